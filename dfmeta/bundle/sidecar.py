@@ -1,0 +1,207 @@
+"""A sidecar as the manifest describes it: verified header first, then tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dfmeta._catalog import KINDS
+from dfmeta.bundle.members import digest_problem, read, read_into
+from dfmeta.bundle.safetensors_strict import (
+    LENGTH_BYTES,
+    NUMPY_DTYPES,
+    Entry,
+    Header,
+    header_length,
+    parse_header,
+)
+from dfmeta.errors import DfmetaError, Problem, SchemaError, UnknownName
+from dfmeta.schema import probe_tensor_names, v1
+
+
+@dataclass(frozen=True, slots=True)
+class RawHeader:
+    """The first bytes of a sidecar, up to its first tensor, not yet parsed."""
+
+    prefix: bytes
+    text: bytes
+
+    @property
+    def raw(self) -> bytes:
+        """All of them, as ``header_sha256`` covers them."""
+        return self.prefix + self.text
+
+
+def read_header(descriptor: int, file: v1.File) -> RawHeader | Problem:
+    """The header's bytes, unverified; never more than the format's cap, whatever the file says."""
+    prefix = read(descriptor, min(LENGTH_BYTES, file.size), 0, file.path)
+    if isinstance(prefix, Problem):
+        return prefix
+    length = header_length(prefix, file.size)
+    if isinstance(length, Problem):
+        return Problem(file.path, length.code, length.found, length.expected, length.fix)
+    text = read(descriptor, length, LENGTH_BYTES, file.path)
+    return text if isinstance(text, Problem) else RawHeader(prefix, text)
+
+
+def verify_header(raw: RawHeader, file: v1.File) -> Header:
+    """Parse a header.
+
+    Raises:
+        SchemaError: it breaks the container's rules, or for a sidecar dfmeta's own.
+    """
+    return parse_header(raw.text, file.size, file.path, sidecar=file.role != "model.weights")
+
+
+def header_digest_problem(raw: RawHeader, file: v1.File) -> Problem | None:
+    """A problem if the manifest pins another header than this one."""
+    if file.header_sha256 is None:
+        return None
+    actual = hashlib.sha256(raw.raw).hexdigest()
+    return digest_problem(file.path, "wrong-header-sha256", actual, file.header_sha256)
+
+
+def read_tensor(descriptor: int, entry: Entry, sha256: str, where: str) -> np.ndarray | Problem:
+    """One tensor's values, writable, its own digest verified on the very bytes returned.
+
+    Args:
+        descriptor: of the open sidecar.
+        entry: from its verified header.
+        sha256: what the manifest pins.
+        where: what to call the tensor in messages.
+    """
+    values = np.empty(entry.shape, dtype=NUMPY_DTYPES[entry.dtype])
+    buffer = values.reshape(-1).view(np.uint8).data
+    problem = read_into(descriptor, buffer, entry.start, where)
+    if problem is None:
+        actual = hashlib.sha256(buffer).hexdigest()
+        problem = digest_problem(where, "wrong-tensor-sha256", actual, sha256)
+    return problem or values
+
+
+def slice_tensors(raw: bytes, header: Header) -> dict[str, np.ndarray]:
+    """All tensors of a file that is in memory, as writable copies."""
+    return {
+        name: np.frombuffer(raw[entry.start : entry.end], dtype=NUMPY_DTYPES[entry.dtype])
+        .reshape(entry.shape)
+        .copy()
+        for name, entry in header.tensors.items()
+    }
+
+
+def pairing_problems(manifest: v1.Manifest, file: v1.File, header: Header) -> Iterator[Problem]:
+    """What breaks the bijection between a sidecar's tensors and the manifest's references to it."""
+    if file.role == "probe":
+        probe = manifest.model.probe
+        names = set(probe_tensor_names(manifest)) if probe is not None and probe.file == file.id else set()
+    else:
+        records = (record for record in manifest.records if record.file == file.id)
+        names = {tensor.name for record in records for tensor in record.tensors.values()}
+    for name in sorted(names - header.tensors.keys()):
+        yield Problem(
+            file.path, "missing-tensor", f"no tensor {name!r}", "every tensor that the manifest names"
+        )
+    for name in sorted(header.tensors.keys() - names):
+        yield Problem(
+            file.path, "unreferenced-tensor", f"tensor {name!r}", "only tensors that the manifest names"
+        )
+    if header.metadata.get("dfmeta") != manifest.bundle.id:
+        found = f"a sidecar of {header.metadata.get('dfmeta')!a}"
+        yield Problem(file.path, "wrong-bundle", found, f"one of {manifest.bundle.id}")
+
+
+@lru_cache(maxsize=256)
+def _spec(kind: str) -> ModuleType | None:
+    """The catalogue looks through every installed package, which is too slow to do for each record."""
+    try:
+        return KINDS.load(kind, "spec")
+    except UnknownName:
+        return None
+
+
+def kind_spec(record: v1.Record) -> ModuleType | str:
+    """The specification of a record's kind, or why this reader cannot use the record."""
+    if record.group.by not in ("all", "class"):
+        return (
+            f"record {record.id!r} is grouped by {record.group.by!r}, which is unknown here: it is not usable"
+        )
+    spec = _spec(record.kind)
+    if spec is None:
+        return f"record {record.id!r} is of kind {record.kind!r}, which is unknown here: it is not usable"
+    if record.kind_version > spec.VERSION:
+        version = f"version {record.kind_version} of kind {record.kind!r}"
+        return f"record {record.id!r} is of {version}, later than {spec.VERSION}: it is not usable"
+    return spec
+
+
+def layout_problems(
+    manifest: v1.Manifest, record: v1.Record, header: Header, spec: ModuleType
+) -> list[Problem]:
+    """Where a record's tensors differ from what its kind lays down, by the header alone."""
+    where = f"record {record.id}"
+    try:
+        layout = spec.layout(record.feature_count, _group_count(manifest, record), record.configuration)
+    except SchemaError as error:
+        return list(error.problems)
+    except DfmetaError as error:
+        return [Problem(error.where, "bad-configuration", error.found, error.expected, error.fix)]
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        # A kind reads its configuration as it needs it; the manifest may say anything there.
+        found = f"a configuration that its kind cannot read ({type(error).__name__})"
+        return [Problem(where, "bad-configuration", found, f"what kind {record.kind} asks for")]
+    problems = []
+    for statistic in sorted(layout.keys() - record.tensors.keys()):
+        expected = f"{statistic}, as kind {record.kind} has it"
+        problems.append(Problem(f"{where}.tensors", "missing-statistic", "no such tensor", expected))
+    for statistic in sorted(record.tensors.keys() - layout.keys()):
+        expected = f"one of {', '.join(sorted(layout))}"
+        problems.append(Problem(f"{where}.tensors", "unknown-statistic", f"{statistic}", expected))
+    for statistic in sorted(layout.keys() & record.tensors.keys()):
+        entry = header.tensors.get(record.tensors[statistic].name)
+        if entry is not None:
+            problems += _shape_problems(f"{where}.{statistic}", entry, layout[statistic])
+    return problems
+
+
+def _group_count(manifest: v1.Manifest, record: v1.Record) -> int | None:
+    labels = manifest.label_set(record.group.label_set or "")
+    return len(labels.names) if record.group.by == "class" and labels is not None else None
+
+
+def _shape_problems(where: str, entry: Entry, wanted: Any) -> list[Problem]:
+    name = NUMPY_DTYPES[entry.dtype].name
+    problems = []
+    if name not in wanted.dtypes:
+        problems.append(Problem(where, "wrong-dtype", name, " or ".join(sorted(wanted.dtypes))))
+    if entry.shape != tuple(wanted.shape):
+        problems.append(Problem(where, "wrong-shape", str(list(entry.shape)), str(list(wanted.shape))))
+    return problems
+
+
+def probe_problems(manifest: v1.Manifest, tensors: Mapping[str, np.ndarray]) -> Iterator[Problem]:
+    """Where a probe's tensors cannot be what the model's inputs, outputs and sites say; axis 0 is free."""
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            yield Problem(f"probe.{name}", "not-finite", "NaN or infinity", "finite numbers")
+    for prefix, entries in (("input", manifest.model.inputs), ("output", manifest.model.outputs)):
+        for index, entry in enumerate(entries):
+            shape = tensors[f"{prefix}.{index}"].shape
+            if len(shape) != len(entry.shape) or any(map(_differs, shape[1:], entry.shape[1:])):
+                expected = f"{entry.shape}, as in the manifest"
+                yield Problem(f"probe.{prefix}.{index}", "wrong-shape", str(list(shape)), expected)
+    for site in manifest.sites:
+        for name in (site.probe.mean, site.probe.l2) if site.probe else ():
+            if tensors[name].shape != ():
+                yield Problem(f"probe.{name}", "wrong-shape", str(list(tensors[name].shape)), "[]")
+            if tensors[name].dtype.kind != "f":
+                yield Problem(f"probe.{name}", "wrong-dtype", tensors[name].dtype.name, "a float")
+
+
+def _differs(extent: int, wanted: int | str) -> bool:
+    return isinstance(wanted, int) and extent != wanted

@@ -1,0 +1,65 @@
+"""What every kind's ``spec.py`` says, and the checks they share.
+
+A kind is a folder with three modules:
+
+* ``spec.py`` (no torch): ``VERSION``, ``CONVENTIONS``, ``layout()`` and ``check()``;
+* ``accumulate.py``: ``Accumulator``, which takes activations in and gives tensors out;
+* ``match.py``: a differentiable distance between activations and the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dfmeta.errors import Problem
+
+REAL = frozenset({"float32", "float64"})
+COUNT = frozenset({"int64"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """What one tensor of a record must look like: numpy dtype names it may have, and its exact shape."""
+
+    dtypes: frozenset[str]
+    shape: tuple[int, ...]
+
+
+def finite(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
+    """One problem for each tensor that holds a NaN or an infinity."""
+    return [
+        Problem(f"{where}.{name}", "not-finite", "NaN or infinity", "finite numbers", "Record again.")
+        for name, values in tensors.items()
+        if not np.isfinite(values).all()
+    ]
+
+
+def non_negative(values: np.ndarray, where: str) -> list[Problem]:
+    """A problem if any value is below zero."""
+    if not (values < 0).any():
+        return []
+    return [Problem(where, "negative", f"{values.min()}", "no value below 0", "Record again.")]
+
+
+def zero_where_unobserved(count: np.ndarray, tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
+    """A zero count means "not observed", and every value beside it must then be 0.
+
+    Args:
+        count: ``[]`` or ``[groups]`` int64.
+        tensors: tensors whose leading axis, if ``count`` has one, is the group.
+        where: location for the problems.
+    """
+    unobserved = np.atleast_1d(count) == 0
+    found = []
+    for name, values in tensors.items():
+        rows = values if count.ndim else values[None]
+        if unobserved.any() and rows[unobserved].any():
+            found.append(
+                Problem(
+                    f"{where}.{name}", "filler", "values where the count is 0", "zeros", "Write zeros there."
+                )
+            )
+    return found

@@ -1,0 +1,129 @@
+"""Streaming covariance, group by group, exact and in float64; eigenpairs when it is done.
+
+The pairwise update is that of :mod:`dfmeta.kinds.moments.accumulate` with the outer product in place of the
+square. Its rank-one correction is folded into the product of the batch as one more row, so that a batch
+costs one matrix product for each group that it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNITS_PER_VECTOR = 10
+
+
+class Accumulator:
+    """Count, mean and centred co-moment of the features for each of ``groups`` groups.
+
+    Args:
+        features: d, the width of a sample.
+        groups: G, the number of groups; 1 for a record over all units.
+        configuration: ``rank`` is k, how many eigenpairs the record keeps.
+    """
+
+    def __init__(self, features: int, groups: int, configuration: Mapping[str, Any]) -> None:
+        self.features, self.groups, self.configuration = features, groups, dict(configuration)
+        self.count = torch.zeros(groups, dtype=torch.int64)
+        self.mean = torch.zeros(groups, features, dtype=torch.float64)
+        self.comoment = torch.zeros(groups, features, features, dtype=torch.float64)
+
+    def update(self, samples: Tensor, group: Tensor) -> None:
+        """Take in one batch.
+
+        Args:
+            samples: ``[n, d]``, any float dtype; accumulated in float64.
+            group: ``[n]`` int64, the group of each sample.
+        """
+        samples = samples.to(torch.float64)
+        for row in torch.unique(group).tolist():
+            part = samples[group == row]
+            mean = part.mean(0)
+            correction = self._meet(row, len(part), mean)
+            rows = torch.cat([part - mean, correction[None]])
+            self.comoment[row].addmm_(rows.T, rows)
+
+    def merge(self, other: Accumulator) -> None:
+        """Take in everything that ``other`` saw. The same as one pass over both, to rounding."""
+        for row in range(self.groups):
+            self._absorb(row, other, row)
+
+    def pooled(self) -> Accumulator:
+        """One group that holds the sum of all groups."""
+        total = Accumulator(self.features, 1, self.configuration)
+        for row in range(self.groups):
+            total._absorb(0, self, row)
+        return total
+
+    def suppress(self, groups: list[int]) -> None:
+        """Forget the given groups, as if they had not been observed."""
+        for state in (self.count, self.mean, self.comoment):
+            state[groups] = 0
+
+    def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
+        """The record, float32 but for ``count``; shapes as in :func:`dfmeta.kinds.spectrum.spec.layout`.
+
+        Args:
+            units: ``[G]`` int64, how many units each group holds. A group keeps one pair for each ten of
+                them at most, so that no published vector is one unit.
+        """
+        rank = int(self.configuration["rank"])
+        values = np.zeros((self.groups, rank), np.float32)
+        vectors = np.zeros((self.groups, rank, self.features), np.float32)
+        residual = np.zeros(self.groups, np.float32)
+        for row in range(self.groups):
+            count = int(self.count[row])
+            if not count:
+                continue
+            covariance = self.comoment[row] / count
+            kept = min(rank, self.features, int(units[row]) // UNITS_PER_VECTOR)
+            values[row, :kept], vectors[row, :kept] = leading_eigenpairs(covariance, kept)
+            residual[row] = max(float(covariance.trace()) - float(values[row].sum(dtype=np.float64)), 0.0)
+        return {
+            "count": self.count.numpy(),
+            "mean": self.mean.to(torch.float32).numpy(),
+            "eigenvalues": values,
+            "eigenvectors": vectors,
+            "residual_trace": residual,
+        }
+
+    def _absorb(self, row: int, other: Accumulator, other_row: int) -> None:
+        correction = self._meet(row, int(other.count[other_row]), other.mean[other_row])
+        self.comoment[row] += other.comoment[other_row]
+        self.comoment[row].addr_(correction, correction)
+
+    def _meet(self, row: int, count: int, mean: Tensor) -> Tensor:
+        """Move count and mean on; return the ``[d]`` vector whose outer product corrects the co-moment."""
+        before, total = int(self.count[row]), int(self.count[row]) + count
+        if not count:
+            return torch.zeros_like(mean)
+        delta = mean - self.mean[row]
+        self.mean[row] += delta * (count / total)
+        self.count[row] = total
+        return delta * math.sqrt(before * count / total)
+
+
+def leading_eigenpairs(covariance: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``rank`` largest eigenvalues, falling, and their unit eigenvectors as rows.
+
+    Signs are fixed (the entry of largest magnitude is positive), so that the same data gives the same bytes.
+
+    Args:
+        covariance: ``[d, d]`` float64, symmetric.
+        rank: k, at most d.
+
+    Returns:
+        ``[k]`` and ``[k, d]`` float32.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values[-rank:].flip(0).clamp(min=0) if rank else values[:0], vectors.T[-rank:].flip(0)
+    if not rank:
+        vectors = vectors[:0]
+    largest = vectors.abs().argmax(1, keepdim=True) if rank else vectors.new_zeros((0, 1), dtype=torch.int64)
+    vectors = vectors * vectors.gather(1, largest).sign()
+    return values.to(torch.float32).numpy(), vectors.to(torch.float32).numpy()
