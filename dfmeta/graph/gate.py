@@ -1,0 +1,294 @@
+"""The gate: what an untrusted ONNX file must be before anything else looks at it.
+
+Each refusal is a :class:`~dfmeta.errors.GraphError` that names the node or tensor and says what to do. Order
+matters: cheap structural checks come first, shape inference (which does work in proportion to the graph)
+last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from onnx import checker, defs, shape_inference
+
+from dfmeta.errors import GraphError, UnsupportedOperator
+from dfmeta.graph.dtypes import name_of
+
+MAX_BYTES: Final = 2**31 - 1
+MAX_NODES: Final = 100_000
+MAX_INITIALIZERS: Final = 100_000
+MAX_RANK: Final = 8
+MAX_ELEMENTS: Final = 2**31
+OPSETS: Final = range(9, 25)
+DOMAINS: Final = frozenset({"", "ai.onnx"})
+
+# Operators for which onnx has no rule of shape inference: each keeps the shape of its first input.
+RULELESS: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+_REEXPORT = "Export the model again as one self-contained ONNX file, opset 18."
+
+
+def parse(raw: bytes, where: str) -> onnx.ModelProto:
+    """Bytes to a message.
+
+    Raises:
+        GraphError: empty, too large, or not a serialized model.
+    """
+    if not raw:
+        raise GraphError(where, "an empty file", "a serialized ONNX model", "Copy or export the file again.")
+    if len(raw) > MAX_BYTES:
+        raise GraphError(where, f"{len(raw)} bytes", f"at most {MAX_BYTES}", "Split or shrink the model.")
+    try:
+        model = onnx.load_model_from_string(raw)
+    except (DecodeError, ValueError) as error:
+        raise GraphError(
+            where,
+            "bytes that are not an ONNX model",
+            "a serialized ModelProto",
+            "The file is cut short or damaged.",
+        ) from error
+    if not model.HasField("graph"):
+        raise GraphError(where, "a model without a graph", "one graph", "The file is cut short or damaged.")
+    return model
+
+
+def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
+    """Every structural rule, then ONNX's own checker.
+
+    Raises:
+        GraphError: the first rule that is broken.
+    """
+    _refuse_broken_text(model, where)
+    _refuse_external(model, where)
+    _refuse_code(model, where)
+    opset(model, where)
+    _check_sizes(model.graph, where)
+    _check_domains(model.graph, where)
+    _check_wiring(model.graph, where)
+    _check_operators(model, where)
+    # Opset 21 changed GroupNormalization and declared the form of opset 18 deprecated: sound, so it may pass.
+    deprecated = frozenset({"GroupNormalization"}) if opset(model, where) < 21 else frozenset()
+    standing_in = _with_identity(model, deprecated)
+    try:
+        checker.check_model(raw if standing_in is model else standing_in, full_check=False)
+    except (checker.ValidationError, ValueError, RuntimeError) as error:
+        raise GraphError(
+            where, f"an invalid model: {_first_line(error)}", "a valid ONNX model", _REEXPORT
+        ) from error
+
+
+def opset(model: onnx.ModelProto, where: str) -> int:
+    """Version of the default operator set.
+
+    Raises:
+        GraphError: none declared, two that differ, or one outside 9 to 24.
+    """
+    versions = {entry.version for entry in model.opset_import if entry.domain in DOMAINS}
+    if len(versions) != 1:
+        raise GraphError(where, f"default operator set versions {sorted(versions)}", "exactly one", _REEXPORT)
+    version = int(versions.pop())
+    if version not in OPSETS:
+        raise GraphError(
+            where,
+            f"opset {version}",
+            f"{OPSETS.start} to {OPSETS.stop - 1}",
+            "Export the model with opset 18.",
+        )
+    return version
+
+
+def infer(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """The model with every value's type and shape, by strict inference.
+
+    Raises:
+        GraphError: inference contradicts the file, or a value is larger than the cap.
+    """
+    try:
+        inferred = shape_inference.infer_shapes(
+            _with_identity(model, RULELESS), check_type=True, strict_mode=True, data_prop=True
+        )
+    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise GraphError(
+            where,
+            f"shapes that do not fit: {_first_line(error)}",
+            "a graph that passes strict inference",
+            _REEXPORT,
+        ) from error
+    producers = {name: node_label(n, i) for i, n in enumerate(model.graph.node) for name in n.output}
+    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        count = math.prod(max(dim.dim_value, 1) for dim in info.type.tensor_type.shape.dim)
+        if count > MAX_ELEMENTS:
+            raise GraphError(
+                f"{where}: {producers.get(info.name, 'graph input')}",
+                f"value {info.name!r} of {count} elements",
+                f"at most {MAX_ELEMENTS}",
+                "No model of this kind needs a tensor so large: do not run this file.",
+            )
+    return inferred
+
+
+def _with_identity(model: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelProto:
+    """The model, with the given operators (all of which keep the shape of their first input) as Identity."""
+    if not any(node.op_type in operators for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type in operators:
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    return copy
+
+
+def node_label(node: onnx.NodeProto, index: int) -> str:
+    """How messages name a node: its own name, or its operator and place in the file."""
+    return f"node {node.name!r} ({node.op_type})" if node.name else f"node {index} ({node.op_type})"
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    """``message`` and every message inside it, subgraphs and attributes included."""
+    stack = [message]
+    while stack:
+        current = stack.pop()
+        yield current
+        for descriptor, content in current.ListFields():
+            if descriptor.message_type is not None:
+                stack.extend([content] if isinstance(content, Message) else content)
+
+
+def _refuse_broken_text(model: onnx.ModelProto, where: str) -> None:
+    """Text that is not UTF-8 comes out of the parser as bytes, which nothing downstream expects."""
+    for message in _messages(model):
+        for descriptor, content in message.ListFields():
+            if descriptor.type != FieldDescriptor.TYPE_STRING:
+                continue
+            texts = [content] if isinstance(content, str | bytes) else content
+            if any(isinstance(text, bytes) for text in texts):
+                raise GraphError(
+                    where, f"a {descriptor.full_name} that is not UTF-8", "UTF-8 text", "The file is damaged."
+                )
+
+
+def _refuse_external(model: onnx.ModelProto, where: str) -> None:
+    for message in _messages(model):
+        if isinstance(message, onnx.TensorProto) and (
+            message.data_location == onnx.TensorProto.EXTERNAL or message.external_data
+        ):
+            raise GraphError(
+                f"{where}: tensor {message.name!r}",
+                "external data",
+                "every tensor inside the file",
+                "Save with save_as_external_data=False, or export with external_data=False.",
+            )
+
+
+def _refuse_code(model: onnx.ModelProto, where: str) -> None:
+    if model.functions:
+        raise GraphError(
+            f"{where}: function {model.functions[0].name!r}",
+            f"{len(model.functions)} model-local functions",
+            "none",
+            "Inline them with onnx.inliner.inline_local_functions.",
+        )
+    if model.training_info:
+        raise GraphError(
+            where, "training information", "an inference graph", "Export the model in eval mode."
+        )
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", _REEXPORT)
+
+
+def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
+    for what, count, most in (
+        ("nodes", sum(isinstance(m, onnx.NodeProto) for m in _messages(graph)), MAX_NODES),
+        ("initializers", len(graph.initializer), MAX_INITIALIZERS),
+    ):
+        if count > most:
+            raise GraphError(
+                where, f"{count} {what}", f"at most {most}", "Simplify the graph before publishing it."
+            )
+    for tensor in graph.initializer:
+        _check_tensor(tensor, where)
+
+
+def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
+    label = f"{where}: tensor {tensor.name!r}"
+    if len(tensor.dims) > MAX_RANK:
+        raise GraphError(label, f"rank {len(tensor.dims)}", f"at most {MAX_RANK}", _REEXPORT)
+    if any(size < 0 for size in tensor.dims):
+        raise GraphError(label, f"shape {list(tensor.dims)}", "sizes of zero or more", _REEXPORT)
+    if name_of(tensor.data_type) == "undefined" or tensor.data_type == onnx.TensorProto.STRING:
+        raise GraphError(label, f"element type {name_of(tensor.data_type)}", "a numeric type", _REEXPORT)
+    try:
+        onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise GraphError(
+            label,
+            f"data that do not fill shape {list(tensor.dims)}",
+            "as many elements as the shape says",
+            _REEXPORT,
+        ) from error
+
+
+def _check_domains(graph: onnx.GraphProto, where: str) -> None:
+    nodes = [m for m in _messages(graph) if isinstance(m, onnx.NodeProto)]
+    for index, node in enumerate(nodes):
+        if node.domain not in DOMAINS:
+            raise GraphError(
+                f"{where}: {node_label(node, index)}",
+                f"operator domain {node.domain!r}",
+                "the default domain",
+                "Export without runtime-specific optimisation, so that only standard operators remain.",
+            )
+
+
+def _check_wiring(graph: onnx.GraphProto, where: str) -> None:
+    """Single assignment, in order, from defined names: so no cycle can exist."""
+    known = {item.name for item in (*graph.input, *graph.initializer)}
+    produced = {name for node in graph.node for name in node.output if name}
+    for index, node in enumerate(graph.node):
+        label = f"{where}: {node_label(node, index)}"
+        for name in (name for name in node.input if name and name not in known):
+            if name in produced:
+                found, fix = (
+                    f"input {name!r} before it is produced",
+                    "The nodes form a cycle or are out of order.",
+                )
+            else:
+                found, fix = f"input {name!r} that nothing defines", "A node or an initializer is missing."
+            raise GraphError(label, found, "inputs that earlier nodes produce", fix)
+        for name in filter(None, node.output):
+            if name in known:
+                raise GraphError(label, f"a second value named {name!r}", "unique value names", _REEXPORT)
+            known.add(name)
+    for output in graph.output:
+        if output.name not in known:
+            raise GraphError(
+                f"{where}: output {output.name!r}", "nothing that produces it", "a node's output", _REEXPORT
+            )
+
+
+def _check_operators(model: onnx.ModelProto, where: str) -> None:
+    version = opset(model, where)
+    for index, node in enumerate(model.graph.node):
+        try:
+            schema = defs.get_schema(node.op_type, version, "")
+        except defs.SchemaError:
+            schema = None
+        if schema is None:
+            raise UnsupportedOperator(
+                f"{where}: {node_label(node, index)}",
+                f"operator {node.op_type!r}, which opset {version} does not have",
+                "a standard operator",
+                "Check the opset import, or export again with opset 18.",
+            )

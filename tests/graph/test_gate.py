@@ -1,0 +1,295 @@
+"""What the gate refuses, and how it says so."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from dfmeta.errors import GraphError, UnsupportedOperator
+from dfmeta.graph import Graph, gate
+
+Change = Callable[[onnx.ModelProto], None]
+
+
+def valid() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], name="layer"),
+        helper.make_node("Relu", ["h"], ["y"], name="act"),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 3])],
+        [info("y", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(np.ones((3, 2), np.float32), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def load(model: onnx.ModelProto) -> Graph:
+    return Graph.from_bytes(model.SerializeToString(), "m.onnx")
+
+
+def external(tensor: TensorProto, location: str = "../secret") -> TensorProto:
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def external_initializer(model: onnx.ModelProto) -> None:
+    external(model.graph.initializer[0])
+
+
+def half_external_initializer(model: onnx.ModelProto) -> None:
+    """Entries without the flag: some readers follow them all the same."""
+    model.graph.initializer[0].external_data.add(key="location", value="weights")
+
+
+def external_sparse(model: onnx.ModelProto) -> None:
+    values = external(TensorProto(name="s", data_type=TensorProto.FLOAT, dims=[1]))
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "i")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+
+
+def external_attribute(model: onnx.ModelProto) -> None:
+    tensor = external(TensorProto(name="a", data_type=TensorProto.FLOAT, dims=[1]))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=tensor))
+
+
+def external_in_subgraph(model: onnx.ModelProto) -> None:
+    tensor = external(TensorProto(name="deep", data_type=TensorProto.FLOAT, dims=[1]))
+    inner = helper.make_graph([helper.make_node("Constant", [], ["k"], value=tensor)], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner))
+
+
+def sparse(model: onnx.ModelProto) -> None:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "s")
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "i")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+
+
+def function(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    model.functions.append(
+        helper.make_function("own", "Trick", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    )
+
+
+def training(model: onnx.ModelProto) -> None:
+    model.training_info.add()
+
+
+def domain(model: onnx.ModelProto) -> None:
+    model.graph.node[1].domain = "com.microsoft"
+
+
+def domain_in_subgraph(model: onnx.ModelProto) -> None:
+    odd = helper.make_node("Odd", [], ["k"], name="hidden", domain="evil")
+    inner = helper.make_graph([odd], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner))
+
+
+def unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[1].op_type = "Rleu"
+
+
+def later_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[1].op_type = "Gelu"
+
+
+def cycle(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[0] = "y"
+
+
+def undefined(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[0] = "ghost"
+
+
+def duplicate(model: onnx.ModelProto) -> None:
+    model.graph.node[1].output[0] = "h"
+
+
+def shadowed(model: onnx.ModelProto) -> None:
+    model.graph.node[0].output[0] = "w"
+
+
+def missing_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "nowhere"
+
+
+def opset_25(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 25
+
+
+def opset_8(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 8
+
+
+def two_opsets(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 17))
+
+
+def no_opset(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+def huge(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([60000, 60000]), "sizes"))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["sizes"], ["bomb"], name="boom"))
+
+
+def too_many_dims(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [3, 2, 1, 1, 1, 1, 1, 1, 1]
+
+
+def negative_size(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [-3, -2]
+
+
+def short_data(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [300, 2]
+
+
+def text(model: onnx.ModelProto) -> None:
+    words = TensorProto(name="words", data_type=TensorProto.STRING, dims=[1], string_data=[b"w"])
+    model.graph.initializer.append(words)
+
+
+def contradiction(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+
+def bad_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node[1].attribute.append(helper.make_attribute("invented", 1))
+
+
+REFUSED: list[tuple[Change, str]] = [
+    (external_initializer, r"m.onnx: tensor 'w': found external data.*external_data=False"),
+    (half_external_initializer, r"tensor 'w': found external data"),
+    (external_sparse, r"tensor 's': found external data"),
+    (external_attribute, r"tensor 'a': found external data"),
+    (external_in_subgraph, r"tensor 'deep': found external data"),
+    (sparse, r"tensor 's': found a sparse initializer"),
+    (function, r"function 'Trick': found 1 model-local functions.*inline_local_functions"),
+    (training, r"found training information"),
+    (domain, r"node 'act' \(Relu\): found operator domain 'com.microsoft'"),
+    (domain_in_subgraph, r"node 'hidden' \(Odd\): found operator domain 'evil'"),
+    (unknown_operator, r"node 'act' \(Rleu\): found operator 'Rleu', which opset 18 does not have"),
+    (later_operator, r"node 'act' \(Gelu\): found operator 'Gelu', which opset 18 does not have"),
+    (cycle, r"node 'layer' \(Gemm\): found input 'y' before it is produced.*cycle or are out of order"),
+    (undefined, r"node 'layer' \(Gemm\): found input 'ghost' that nothing defines"),
+    (duplicate, r"node 'act' \(Relu\): found a second value named 'h'"),
+    (shadowed, r"node 'layer' \(Gemm\): found a second value named 'w'"),
+    (missing_output, r"output 'nowhere': found nothing that produces it"),
+    (opset_25, r"found opset 25, expected 9 to 24"),
+    (opset_8, r"found opset 8, expected 9 to 24"),
+    (two_opsets, r"found default operator set versions \[17, 18\]"),
+    (no_opset, r"found default operator set versions \[\]"),
+    (huge, r"node 'boom' \(ConstantOfShape\): found value 'bomb' of 3600000000 elements"),
+    (too_many_dims, r"tensor 'w': found rank 9"),
+    (negative_size, r"tensor 'w': found shape \[-3, -2\]"),
+    (short_data, r"tensor 'w': found data that do not fill shape \[300, 2\]"),
+    (text, r"tensor 'words': found element type string"),
+    (contradiction, r"found shapes that do not fit"),
+    (bad_attribute, r"found an invalid model: .*invented"),
+]
+
+
+def test_a_valid_graph_passes() -> None:
+    graph = load(valid())
+    assert (graph.opset, graph.ir_version, graph.parameter_count) == (18, 8, 6)
+
+
+@pytest.mark.parametrize(("change", "text"), REFUSED, ids=lambda item: getattr(item, "__name__", ""))
+def test_refused(change: Change, text: str) -> None:
+    model = valid()
+    change(model)
+    with pytest.raises(GraphError, match=text):
+        load(model)
+
+
+def test_unknown_operators_have_their_own_class() -> None:
+    model = valid()
+    unknown_operator(model)
+    with pytest.raises(UnsupportedOperator):
+        load(model)
+
+
+def test_empty_bytes() -> None:
+    with pytest.raises(GraphError, match=r"m\.onnx: found an empty file"):
+        Graph.from_bytes(b"", "m.onnx")
+
+
+def test_unused_foreign_opset_imports_are_harmless() -> None:
+    model = valid()
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert load(model).opset == 18
+
+
+@given(st.integers(min_value=0, max_value=len(valid().SerializeToString()) - 1))
+@settings(max_examples=60, deadline=None)
+def test_truncated_bytes(length: int) -> None:
+    with pytest.raises(GraphError):
+        Graph.from_bytes(valid().SerializeToString()[:length], "m.onnx")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_arbitrary_bytes(raw: bytes) -> None:
+    with pytest.raises(GraphError):
+        Graph.from_bytes(raw, "m.onnx")
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_one_changed_byte_never_escapes_our_errors(data: st.DataObject) -> None:
+    raw = bytearray(valid().SerializeToString())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(GraphError):  # anything else fails the test
+        Graph.from_bytes(bytes(raw), "m.onnx")
+
+
+def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = valid()
+    chain = [helper.make_node("Relu", ["h" if not i else f"r{i - 1}"], [f"r{i}"]) for i in range(60)]
+    model.graph.node.extend(chain)
+    monkeypatch.setattr(gate, "MAX_NODES", 50)
+    with pytest.raises(GraphError, match="found 62 nodes, expected at most 50"):
+        load(model)
+
+
+def test_too_many_initializers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_INITIALIZERS", 0)
+    with pytest.raises(GraphError, match="found 1 initializers, expected at most 0"):
+        load(valid())
+
+
+def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_BYTES", 10)
+    with pytest.raises(GraphError, match="bytes, expected at most 10"):
+        load(valid())
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="found no readable file"):
+        Graph.from_file(tmp_path / "absent.onnx")
+
+
+def test_data_files_beside_the_graph_are_not_opened(tmp_path: Path) -> None:
+    model = valid()
+    external(model.graph.initializer[0], "weights.data")
+    (tmp_path / "weights.data").write_bytes(np.ones((3, 2), np.float32).tobytes())
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(GraphError, match="tensor 'w': found external data"):
+        Graph.from_file(path)
