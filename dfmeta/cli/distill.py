@@ -1,0 +1,103 @@
+"""``dfmeta distill``: train a small student on what the records give, and export it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfmeta.cli import options, output, progress
+
+if TYPE_CHECKING:
+    from dfmeta.pipeline import Distilled
+
+
+def distill(
+    bundle: options.BundleFolder,
+    student: options.Student,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
+    method: options.Method = "matched-generator",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH[:SPLIT]",
+            help="Train on these inputs instead: from reconstruct, or real ones to compare.",
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")] = 3000,
+    batch: Annotated[int, typer.Option(metavar="N", min=2, help="Inputs in a step.")] = 256,
+    lr: Annotated[
+        float, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate.")
+    ] = 4e-3,
+    shift: Annotated[
+        float,
+        typer.Option(metavar="X", min=0.0, max=0.5, help="Move images by up to this share of their size."),
+    ] = 0.06,
+    settings: options.Settings = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Export with a free batch axis, not batch 1.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a small student without data and export it as ONNX.
+
+    Its inputs are made from the bundle's records, its answers are the teacher's. Example:
+
+        dfmeta distill release --student lenet5-half --out student.onnx
+    """
+    options.require_new(out, ".onnx")
+    chosen = options.settings(settings)
+    if ":" in student and os.getcwd() not in sys.path:
+        # Where the user stands, as for python -m; last, so that no file there hides a library.
+        sys.path.append(os.getcwd())
+    with progress.shown() as report:
+        from dfmeta import pipeline
+        from dfmeta.compress.distill import Config
+
+        done = pipeline.distill(
+            bundle,
+            out,
+            student=student,
+            method=method,
+            data=data,
+            seed=seed,
+            config=Config(steps=steps, batch=batch, lr=lr, shift=shift),
+            settings=chosen,
+            dynamic_batch=dynamic_batch,
+            progress=report,
+        )
+    _print(done, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    agreement: float | None
+    parameters: int
+    macs: int
+    bytes: int
+    accuracy: float | None = None
+
+
+def _print(done: Distilled, *, as_json: bool) -> None:
+    from dfmeta.report import facts_table, integer, models_table
+
+    student, teacher = done.costs, done.teacher_costs
+    rows = [
+        _Row("teacher", None, teacher.parameters, teacher.macs, teacher.bytes),
+        _Row(done.student, 100 * done.agreement, student.parameters, student.macs, student.bytes),
+    ]
+    facts = [
+        ("student", str(done.path)),
+        ("inputs from", done.method),
+        ("seed", str(done.seed)),
+        ("last step", f"{integer(done.steps)}, loss {done.loss:.4g}"),
+        ("agreement", "on 1,000 inputs from the same source, not on real data"),
+        ("source", done.source),
+    ]
+    output.result(output.plain(done), [models_table(rows), facts_table(facts)], as_json=as_json)

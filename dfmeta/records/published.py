@@ -1,0 +1,126 @@
+"""The consumer's side: the records of a bundle, as tensors, each proven to belong to its tap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dfmeta._catalog import KINDS
+from dfmeta.bundle import Bundle
+from dfmeta.errors import StepError
+from dfmeta.records.samples import feature_vectors
+from dfmeta.schema.v1 import Record, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """One published record.
+
+    Attributes:
+        record: its id.
+        site: its site's id.
+        value: the site's name in the graph.
+        kind: its kind.
+        by_class: whether there is a row for each class.
+        features: ``flattened`` or ``channel``.
+        feature_axis: the site's channel axis.
+        tensors: statistic to tensor, float32 but for counts; always with a leading group axis.
+    """
+
+    record: str
+    site: str
+    value: str
+    kind: str
+    by_class: bool
+    features: Literal["flattened", "channel"]
+    feature_axis: int | None
+    tensors: Mapping[str, Tensor]
+
+    def distance(self, value: Tensor, labels: Tensor) -> Tensor:
+        """How far a batch of the site's values is from this record, differentiably.
+
+        Args:
+            value: ``[n, ...]`` the site's values.
+            labels: ``[n]`` int64 classes; not looked at by a record over all units.
+
+        Returns:
+            Scalar of the kind's own distance (see its ``match.py``).
+        """
+        group = labels if self.by_class else torch.zeros_like(labels)
+        samples, group = feature_vectors(value, group, self.features, self.feature_axis)
+        distance: Tensor = KINDS.load(self.kind, "match").distance(samples, group, self.tensors)
+        return distance
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRecords:
+    """All usable records of a bundle.
+
+    Attributes:
+        statistics: the records of known kinds, in the manifest's order.
+        skipped: ids of the records whose kind this version does not know.
+    """
+
+    statistics: tuple[Statistic, ...]
+    skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, bundle: Bundle) -> PublishedRecords:
+        """Read and verify every record of a known kind.
+
+        Raises:
+            BundleError: bytes that are not what the manifest pins, or tensors that do not fit their kind.
+        """
+        sites = {site.id: site for site in bundle.manifest.sites}
+        known = KINDS.names()
+        usable = [record for record in bundle.manifest.records if _usable(record, sites[record.site], known)]
+        skipped = tuple(record.id for record in bundle.manifest.records if record not in usable)
+        return cls(tuple(_statistic(bundle, record, sites[record.site]) for record in usable), skipped)
+
+    def __iter__(self) -> Iterator[Statistic]:
+        return iter(self.statistics)
+
+    def of(self, value: str, kind: str, *, by_class: bool) -> Statistic | None:
+        """The statistic of that kind at the graph's value ``value``, or None."""
+        for entry in self.statistics:
+            if (entry.value, entry.kind, entry.by_class) == (value, kind, by_class):
+                return entry
+        return None
+
+    def need(self, value: str, kind: str, *, by_class: bool, preset: str) -> Statistic:
+        """As :meth:`of`, but a missing record is an error.
+
+        Raises:
+            StepError: the bundle lacks it; the text names the preset that would have recorded it.
+        """
+        found = self.of(value, kind, by_class=by_class)
+        if found is None:
+            grouping = "each class" if by_class else "all units"
+            raise StepError(
+                f"records of {value!r}",
+                f"no {kind!r} of {grouping}",
+                "one",
+                f"Use a method that does without it, or a bundle recorded with the preset {preset!r}.",
+            )
+        return found
+
+
+def _usable(record: Record, site: Site, known: tuple[str, ...]) -> bool:
+    return record.kind in known and record.paired_site is None and site.onnx_value() is not None
+
+
+def _statistic(bundle: Bundle, record: Record, site: Site) -> Statistic:
+    by_class = record.group.by == "class"
+    arrays = bundle.record_tensors(record.id)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    if not by_class:
+        tensors = {name: tensor[None] for name, tensor in tensors.items()}
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    value = site.onnx_value()
+    assert value is not None  # noqa: S101 - _usable has seen to it
+    axis = site.feature_axis
+    return Statistic(record.id, site.id, value, record.kind, by_class, record.features, axis, tensors)

@@ -1,0 +1,29 @@
+"""From a site's values to the feature vectors that kinds count, on both sides of a release."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+
+def feature_vectors(
+    value: Tensor, group: Tensor, features: Literal["flattened", "channel"], feature_axis: int | None
+) -> tuple[Tensor, Tensor]:
+    """One row for each sample.
+
+    Args:
+        value: ``[n, ...]`` the site's values for one batch.
+        group: ``[n]`` int64, each unit's group.
+        features: ``flattened``: all axes but the batch are one feature vector; ``channel``: the feature axis
+            alone is, and every position is a sample.
+        feature_axis: the channel axis, needed for ``channel``.
+
+    Returns:
+        ``[m, d]`` and ``[m]``: m is n, or n times the number of positions.
+    """
+    if features == "flattened" or feature_axis is None:
+        return value.flatten(1), group
+    rows = value.movedim(feature_axis, -1)
+    positions = rows[0, ..., 0].numel()
+    return rows.reshape(-1, rows.shape[-1]), group.repeat_interleave(positions)

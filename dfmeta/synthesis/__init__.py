@@ -1,0 +1,70 @@
+"""The synthesis floor: methods that make inputs from a graph and its records. One file each.
+
+``names()`` lists them, variants included; ``build(name, task, settings)`` makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from dfmeta._catalog import SYNTHESIS
+from dfmeta.errors import DataError, UnknownName
+from dfmeta.synthesis._contract import Synthesis, Task
+
+__all__ = ["Synthesis", "Task", "build", "configure", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Every method, as ``name`` or ``name:variant``."""
+    found: list[str] = []
+    for name in SYNTHESIS.names():
+        variants = getattr(SYNTHESIS.load(name), "VARIANTS", ())
+        found += [f"{name}:{variant}" for variant in variants] or [name]
+    return tuple(found)
+
+
+def build(method: str, task: Task, settings: Mapping[str, str] | None = None) -> Synthesis:
+    """One run of a method.
+
+    Args:
+        method: one of :func:`names`.
+        task: what it may use.
+        settings: fields of the method's ``Config`` as text, such as ``{"iterations": "300"}``.
+
+    Raises:
+        UnknownName: no such method, variant or setting.
+        StepError: the records it needs are not there.
+        DataError: a setting that is not a number of its type.
+    """
+    name, _, variant = method.partition(":")
+    module = SYNTHESIS.load(name) if name in SYNTHESIS.names() else None
+    variants = getattr(module, "VARIANTS", ())
+    if module is None or (variant not in variants if variants else variant):
+        raise UnknownName("synthesis method", method, names())
+    config = configure(module.Config, settings or {}, method)
+    made: Synthesis = module.build(task, config, variant) if variants else module.build(task, config)
+    return made
+
+
+def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any:
+    """An instance of a ``Config`` dataclass with some fields given as text.
+
+    Raises:
+        UnknownName: a field that it does not have.
+        DataError: text that is not a positive number of the field's type.
+    """
+    defaults = config()
+    known = {entry.name: type(getattr(defaults, entry.name)) for entry in fields(config)}
+    values: dict[str, Any] = {}
+    for key, text in settings.items():
+        if key not in known:
+            raise UnknownName(f"setting of {where}", key, known)
+        try:
+            values[key] = known[key](text)
+        except ValueError as error:
+            raise DataError(f"{where}, {key}", repr(text), f"a number ({known[key].__name__})") from error
+        if values[key] < 0 or (known[key] is int and values[key] == 0):
+            raise DataError(f"{where}, {key}", text, "a number above 0")
+    return config(**values)

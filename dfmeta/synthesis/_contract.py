@@ -1,0 +1,101 @@
+"""What a synthesis method is given, and what it must do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dfmeta.graph import TorchGraph
+from dfmeta.records import PublishedRecords, Statistic
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Everything a method may use: the released model and its records, and never any data.
+
+    Attributes:
+        teacher: the released graph, frozen.
+        records: what was published about it.
+        input_name: the graph input to synthesise.
+        item_shape: shape of one input, without the batch.
+        low, high: least and greatest value each channel can take, broadcastable to ``item_shape``; infinite
+            where the manifest does not say.
+        output_name: the graph output that classifies.
+        classes: number of classes.
+        generator: the only source of randomness.
+    """
+
+    teacher: TorchGraph
+    records: PublishedRecords
+    input_name: str
+    item_shape: tuple[int, ...]
+    low: Tensor
+    high: Tensor
+    output_name: str
+    classes: int
+    generator: torch.Generator
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal noise."""
+        return torch.randn(*shape, generator=self.generator)
+
+    def labels(self, count: int) -> Tensor:
+        """``[count]`` int64 classes in turn, so that every batch is balanced."""
+        return torch.arange(count) % self.classes
+
+    def clamp(self, inputs: Tensor) -> Tensor:
+        """The nearest inputs that the preprocessing could have produced."""
+        return torch.minimum(torch.maximum(inputs, self.low), self.high)
+
+    def values(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The named values of the teacher for ``inputs``, differentiable."""
+        found = self.teacher.run({self.input_name: inputs}, [n for n in names if n != self.input_name])
+        return {**found, self.input_name: inputs} if self.input_name in names else found
+
+    def input_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the input, broadcastable to ``item_shape``.
+
+        From the input's recorded moments (averaged to one pair a channel), else from the range of the input,
+        else standard normal.
+        """
+        found = self.records.of(self.input_name, "moments", by_class=False)
+        if found is not None:
+            return _channel_scale(found, self.item_shape)
+        if bool(torch.isfinite(self.low).all() and torch.isfinite(self.high).all()):
+            return (self.low + self.high) / 2, (self.high - self.low) / 12**0.5
+        return torch.zeros(()), torch.ones(())
+
+
+def _channel_scale(found: Statistic, item_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    mean, variance = found.tensors["mean"][0], found.tensors["var"][0]
+    channels = item_shape[0] if len(item_shape) > 1 else 1
+    mean, variance = mean.reshape(channels, -1), variance.reshape(channels, -1)
+    centre = mean.mean(1)
+    # Total variance: what each position varies by, plus how far positions' means lie apart.
+    spread = (variance + (mean - centre[:, None]).square()).mean(1).sqrt()
+    shape = (channels, *[1] * (len(item_shape) - 1))
+    return centre.reshape(shape), spread.reshape(shape)
+
+
+class Synthesis(Protocol):
+    """One run of a method. Optimisation first, samples afterwards.
+
+    ``build(task, config)`` of the method's module makes one; a module whose method has variants
+    (``name:variant``) lists them in ``VARIANTS`` and takes ``variant`` as a third argument. Its ``Config`` is a
+    frozen dataclass of numbers, each with a default.
+    """
+
+    steps: int
+    """How many calls of :meth:`advance` the method asks for."""
+
+    def advance(self) -> float:
+        """One optimisation step; returns its loss."""
+        ...
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """``[count, *item_shape]`` inputs and ``[count]`` int64 classes they were made for."""
+        ...
