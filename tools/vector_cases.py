@@ -187,7 +187,7 @@ def _dataset() -> Json:
 
 
 def put(path: str, value: Any) -> Change:
-    """A change that sets one place, such as ``files.0.path``, making members that are not there."""
+    """A change that sets one place, such as ``files/0/path``, making a member that is not there."""
 
     def change(manifest: Json) -> None:
         *steps, last = path.split("/")

@@ -189,12 +189,12 @@ def probe_problems(manifest: v1.Manifest, tensors: Mapping[str, np.ndarray]) -> 
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             yield Problem(f"probe.{name}", "not-finite", "NaN or infinity", "finite numbers")
-    for prefix, entries in (("input", manifest.model.inputs), ("output", manifest.model.outputs)):
-        for index, entry in enumerate(entries):
-            shape = tensors[f"{prefix}.{index}"].shape
-            if len(shape) != len(entry.shape) or any(map(_differs, shape[1:], entry.shape[1:])):
-                expected = f"{entry.shape}, as in the manifest"
-                yield Problem(f"probe.{prefix}.{index}", "wrong-shape", str(list(shape)), expected)
+    shapes = {f"input.{index}": entry.shape for index, entry in enumerate(manifest.model.inputs)}
+    shapes |= {f"output.{index}": entry.shape for index, entry in enumerate(manifest.model.outputs)}
+    for name, wanted in shapes.items():
+        shape = tensors[name].shape
+        if len(shape) != len(wanted) or any(map(_differs, shape[1:], wanted[1:])):
+            yield Problem(f"probe.{name}", "wrong-shape", str(list(shape)), f"{wanted}, as in the manifest")
     for site in manifest.sites:
         for name in (site.probe.mean, site.probe.l2) if site.probe else ():
             if tensors[name].shape != ():

@@ -87,6 +87,9 @@ def _run(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, prog_name="dfmeta", standalone_mode=False)
     except SystemExit as error:
+        # Typer and rich leave like this when the reader of a pipe is gone; so may a user's own module.
+        if isinstance(error.__context__, BrokenPipeError):
+            return failures.BROKEN_PIPE
         return error.code if isinstance(error.code, int) else failures.WRONG_USE
     except BaseException as error:  # noqa: BLE001 - the last stop: everything becomes a line and an exit code
         return failures.report(error, as_json="--json" in arguments)

@@ -35,8 +35,9 @@ def result(facts: Mapping[str, object], tables: Sequence[RenderableType], *, as_
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
-        console.print(*tables, sep="\n")
-    sys.stdout.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+        for number, table in enumerate(tables):
+            console.print(*[""][:number], table, sep="\n")
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def document(facts: Mapping[str, object]) -> None:

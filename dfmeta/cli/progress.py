@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 Report = Callable[[str, int, int, float], None]
@@ -37,11 +38,9 @@ def shown() -> Iterator[Report]:
             yield Lines(sys.stderr)
 
 
-def _bars(console: object) -> Progress:
-    from rich.console import Console
+def _bars(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    assert isinstance(console, Console)  # noqa: S101 - ours
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, TextColumn("{task.fields[loss]}"), console=console)
 

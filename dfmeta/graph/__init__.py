@@ -1,8 +1,8 @@
 """The model as data: load an ONNX graph safely, find its sites, run it, count its costs.
 
 Loading executes nothing. :class:`TorchGraph` runs a graph differentiably in torch, :class:`OrtGraph` fast in
-onnxruntime; both return any value of the graph by name. :func:`export_module` is the one way from a torch module
-to a graph; it is imported when first used, since it brings the whole exporter with it.
+onnxruntime; both return any value of the graph by name. :func:`export_module` is the one way from a torch
+module to a graph; it is imported when first used, since it brings the whole exporter with it.
 """
 
 from __future__ import annotations

@@ -178,7 +178,10 @@ def free_batch(graph: Graph) -> Graph:
     if graph.inputs and all(value.shape and isinstance(value.shape[0], str) for value in graph.inputs):
         return graph
     steps = bind(graph)
-    initial = {name: dtypes.to_torch(array) for name, array in graph.initializers.items()}
+    initial = {
+        name: dtypes.to_torch(array, f"{graph.where}: tensor {name!r}")
+        for name, array in graph.initializers.items()
+    }
     constants = initial | fold(steps, initial, graph)
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from dfmeta.errors import GraphError
-from dfmeta.graph.gate import node_label
+from dfmeta.graph.inference import node_label
 from dfmeta.graph.load import Graph
 
 

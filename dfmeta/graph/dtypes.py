@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 import torch
 
+from dfmeta.errors import UnsupportedOperator
+
 _NAMES: Final[dict[int, str]] = {
     number: name.lower() for name, number in onnx.TensorProto.DataType.items() if name != "UNDEFINED"
 } | {
@@ -50,15 +52,18 @@ def name_of(number: int) -> str:
     return _NAMES.get(number, "undefined")
 
 
-def to_torch(array: np.ndarray) -> torch.Tensor:
+def to_torch(array: np.ndarray, where: str) -> torch.Tensor:
     """A tensor with its own copy of ``array``, in the carrier type of its element type.
 
     Raises:
-        KeyError: an element type that no torch type carries (strings, complex numbers, 8-bit floats).
+        UnsupportedOperator: an element type that no torch type carries (text, complex numbers, 8-bit floats).
     """
     name = array.dtype.name
-    carrier = CARRIERS[name]
+    if name not in CARRIERS:
+        raise UnsupportedOperator(
+            where, f"element type {name}", f"one of {', '.join(CARRIERS)}", "Export the model in float32."
+        )
     if name == "bfloat16":
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    plain = array.astype(str(carrier).removeprefix("torch."), order="C", copy=True)
+    plain = array.astype(str(CARRIERS[name]).removeprefix("torch."), order="C", copy=True)
     return torch.from_numpy(plain)

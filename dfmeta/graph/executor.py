@@ -44,7 +44,11 @@ class TorchGraph(nn.Module):
         self._batch = fixed_batch(graph)
         steps = self._steps[False] or ()
         for name, array in graph.initializers.items():
-            self._hold(name, dtypes.to_torch(array), trainable and name in graph.weights)
+            self._hold(
+                name,
+                dtypes.to_torch(array, f"{graph.where}: tensor {name!r}"),
+                trainable and name in graph.weights,
+            )
         fixed = {name: self._constant(name) for name in self._slots if name not in graph.weights}
         for name, tensor in fold(steps, fixed, graph).items():
             self._hold(name, tensor, False)

@@ -7,29 +7,26 @@ last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from onnx import checker, defs, shape_inference
+from onnx import checker, defs
 
 from dfmeta.errors import GraphError, UnsupportedOperator
 from dfmeta.graph.dtypes import name_of
+from dfmeta.graph.inference import REEXPORT, first_line, infer, node_label, with_identity
+
+__all__ = ["check", "infer", "opset", "parse"]
 
 MAX_BYTES: Final = 2**31 - 1
 MAX_NODES: Final = 100_000
 MAX_INITIALIZERS: Final = 100_000
 MAX_RANK: Final = 8
-MAX_ELEMENTS: Final = 2**31
 OPSETS: Final = range(9, 25)
 DOMAINS: Final = frozenset({"", "ai.onnx"})
-
-# Operators for which onnx has no rule of shape inference: each keeps the shape of its first input.
-RULELESS: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
-_REEXPORT = "Export the model again as one self-contained ONNX file, opset 18."
 
 
 def parse(raw: bytes, where: str) -> onnx.ModelProto:
@@ -72,12 +69,12 @@ def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
     _check_operators(model, where)
     # Opset 21 changed GroupNormalization and declared the form of opset 18 deprecated: sound, so it may pass.
     deprecated = frozenset({"GroupNormalization"}) if opset(model, where) < 21 else frozenset()
-    standing_in = _with_identity(model, deprecated)
+    standing_in = with_identity(model, deprecated)
     try:
         checker.check_model(raw if standing_in is model else standing_in, full_check=False)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
         raise GraphError(
-            where, f"an invalid model: {_first_line(error)}", "a valid ONNX model", _REEXPORT
+            where, f"an invalid model: {first_line(error)}", "a valid ONNX model", REEXPORT
         ) from error
 
 
@@ -89,7 +86,7 @@ def opset(model: onnx.ModelProto, where: str) -> int:
     """
     versions = {entry.version for entry in model.opset_import if entry.domain in DOMAINS}
     if len(versions) != 1:
-        raise GraphError(where, f"default operator set versions {sorted(versions)}", "exactly one", _REEXPORT)
+        raise GraphError(where, f"default operator set versions {sorted(versions)}", "exactly one", REEXPORT)
     version = int(versions.pop())
     if version not in OPSETS:
         raise GraphError(
@@ -99,59 +96,6 @@ def opset(model: onnx.ModelProto, where: str) -> int:
             "Export the model with opset 18.",
         )
     return version
-
-
-def infer(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """The model with every value's type and shape, by strict inference.
-
-    Raises:
-        GraphError: inference contradicts the file, or a value is larger than the cap.
-    """
-    try:
-        inferred = shape_inference.infer_shapes(
-            _with_identity(model, RULELESS), check_type=True, strict_mode=True, data_prop=True
-        )
-    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise GraphError(
-            where,
-            f"shapes that do not fit: {_first_line(error)}",
-            "a graph that passes strict inference",
-            _REEXPORT,
-        ) from error
-    producers = {name: node_label(n, i) for i, n in enumerate(model.graph.node) for name in n.output}
-    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        count = math.prod(max(dim.dim_value, 1) for dim in info.type.tensor_type.shape.dim)
-        if count > MAX_ELEMENTS:
-            raise GraphError(
-                f"{where}: {producers.get(info.name, 'graph input')}",
-                f"value {info.name!r} of {count} elements",
-                f"at most {MAX_ELEMENTS}",
-                "No model of this kind needs a tensor so large: do not run this file.",
-            )
-    return inferred
-
-
-def _with_identity(model: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelProto:
-    """The model, with the given operators (all of which keep the shape of their first input) as Identity."""
-    if not any(node.op_type in operators for node in model.graph.node):
-        return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for node in copy.graph.node:
-        if node.op_type in operators:
-            node.op_type = "Identity"
-            del node.input[1:], node.attribute[:]
-    return copy
-
-
-def node_label(node: onnx.NodeProto, index: int) -> str:
-    """How messages name a node: its own name, or its operator and place in the file."""
-    return f"node {node.name!r} ({node.op_type})" if node.name else f"node {index} ({node.op_type})"
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _messages(message: Message) -> Iterator[Message]:
@@ -205,7 +149,7 @@ def _refuse_code(model: onnx.ModelProto, where: str) -> None:
         )
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
-        raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", _REEXPORT)
+        raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", REEXPORT)
 
 
 def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
@@ -217,18 +161,18 @@ def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
             raise GraphError(
                 where, f"{count} {what}", f"at most {most}", "Simplify the graph before publishing it."
             )
-    for tensor in graph.initializer:
+    for tensor in (message for message in _messages(graph) if isinstance(message, onnx.TensorProto)):
         _check_tensor(tensor, where)
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     label = f"{where}: tensor {tensor.name!r}"
     if len(tensor.dims) > MAX_RANK:
-        raise GraphError(label, f"rank {len(tensor.dims)}", f"at most {MAX_RANK}", _REEXPORT)
+        raise GraphError(label, f"rank {len(tensor.dims)}", f"at most {MAX_RANK}", REEXPORT)
     if any(size < 0 for size in tensor.dims):
-        raise GraphError(label, f"shape {list(tensor.dims)}", "sizes of zero or more", _REEXPORT)
+        raise GraphError(label, f"shape {list(tensor.dims)}", "sizes of zero or more", REEXPORT)
     if name_of(tensor.data_type) == "undefined" or tensor.data_type == onnx.TensorProto.STRING:
-        raise GraphError(label, f"element type {name_of(tensor.data_type)}", "a numeric type", _REEXPORT)
+        raise GraphError(label, f"element type {name_of(tensor.data_type)}", "a numeric type", REEXPORT)
     try:
         onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
@@ -236,7 +180,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
             label,
             f"data that do not fill shape {list(tensor.dims)}",
             "as many elements as the shape says",
-            _REEXPORT,
+            REEXPORT,
         ) from error
 
 
@@ -269,12 +213,12 @@ def _check_wiring(graph: onnx.GraphProto, where: str) -> None:
             raise GraphError(label, found, "inputs that earlier nodes produce", fix)
         for name in filter(None, node.output):
             if name in known:
-                raise GraphError(label, f"a second value named {name!r}", "unique value names", _REEXPORT)
+                raise GraphError(label, f"a second value named {name!r}", "unique value names", REEXPORT)
             known.add(name)
     for output in graph.output:
         if output.name not in known:
             raise GraphError(
-                f"{where}: output {output.name!r}", "nothing that produces it", "a node's output", _REEXPORT
+                f"{where}: output {output.name!r}", "nothing that produces it", "a node's output", REEXPORT
             )
 
 

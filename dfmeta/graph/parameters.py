@@ -26,8 +26,8 @@ _POSITIONS: Final[dict[str, frozenset[int]]] = {
     "PRelu": frozenset({1}),
     "Gather": frozenset({0}),
 }
-# A constant with axes that is added, multiplied or joined is a bias, a gain or a learned token; a bare number
-# (an epsilon, 1/sqrt(d), the 0.5 of a Gelu) is not, and neither is a factor of one element, however it is spelt.
+# A constant with axes that is added, multiplied or joined is a bias, a gain or a learned token; a bare
+# number (an epsilon, 1/sqrt(d), the 0.5 of a Gelu) is not, nor is a factor of one element.
 _BROADCAST: Final = frozenset({"Add", "Mul", "Concat"})
 _VIEWS: Final = frozenset(
     {"Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze", "Expand", "Flatten", "Cast"}

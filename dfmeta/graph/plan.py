@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dfmeta.errors import GraphError, UnsupportedOperator
 from dfmeta.graph import dtypes
-from dfmeta.graph.gate import node_label
+from dfmeta.graph.inference import node_label
 from dfmeta.graph.load import Graph
 from dfmeta.graph.ops import Node, Operator, lookup
 
@@ -71,13 +71,14 @@ def bind(graph: Graph) -> tuple[Step, ...]:
 
 
 def _bind(graph: Graph, proto: onnx.NodeProto, index: int) -> tuple[Node, Operator]:
+    label = f"{graph.where}: {node_label(proto, index)}"
     node = Node(
-        label=f"{graph.where}: {node_label(proto, index)}",
+        label=label,
         op=proto.op_type,
         opset=graph.opset,
         inputs=tuple(proto.input),
         outputs=tuple(proto.output),
-        attributes={a.name: _attribute(a) for a in proto.attribute if a.type not in _SUBGRAPHS},
+        attributes={a.name: _attribute(a, label) for a in proto.attribute if a.type not in _SUBGRAPHS},
         input_types=tuple(map(graph.dtype, proto.input)),
         output_types=tuple(map(graph.dtype, proto.output)),
     )
@@ -101,11 +102,11 @@ def _no_carrier(node: Node) -> str:
     return f"element type {unknown[0]}" if unknown else ""
 
 
-def _attribute(attribute: onnx.AttributeProto) -> Any:
+def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, onnx.TensorProto):
-        return dtypes.to_torch(numpy_helper.to_array(value))
-    return value.decode() if isinstance(value, bytes) else value
+        return dtypes.to_torch(numpy_helper.to_array(value), label)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _steering(bound: Sequence[tuple[Node, Operator]]) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dfmeta.pipeline.check import check_bundle
 from dfmeta.pipeline.consume import DEFAULT_METHOD, Distilled, distill, open_release, reconstruct, synthesise
-from dfmeta.pipeline.evaluate import Evaluation, evaluate
+from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.inputs import graph_inputs, make_task
 from dfmeta.pipeline.model import load_model
 from dfmeta.pipeline.release import Published, Release, publish, record

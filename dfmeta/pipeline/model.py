@@ -54,11 +54,13 @@ def _build(model: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        module = found if isinstance(found, nn.Module) else found()
+    except Exception as error:  # the publisher's own code may raise anything
         raise DataError(
-            "--model", f"{model!r}, which cannot be imported ({error})", "module:callable of your own code"
+            "--model",
+            f"{model!r}, which fails ({type(error).__name__}: {error})",
+            "module:callable of your own code, which gives an nn.Module",
         ) from error
-    module = found() if not isinstance(found, nn.Module) else found
     if not isinstance(module, nn.Module):
         raise DataError("--model", f"{model!r}, which gives a {type(module).__name__}", "an nn.Module")
     return module
@@ -69,7 +71,7 @@ def _load(module: nn.Module, weights: Path) -> None:
         raise GraphError(str(weights), "no such file", "a safetensors file", "Check the path.")
     try:
         state = load_file(weights)
-    except Exception as error:  # noqa: BLE001 - safetensors raises its own private class
+    except Exception as error:  # safetensors raises its own private class
         raise GraphError(str(weights), f"no safetensors file ({error})", "the module's state dict") from error
     wanted = set(module.state_dict())
     extra, missing = sorted(set(state) - wanted), sorted(wanted - set(state))

@@ -127,9 +127,9 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
         ("description", about.get("description")),
         ("parameters", None if model["parameters"] is None else integer(model["parameters"])),
         ("opset", f"{opset}, IR {model['ir_version']}" if opset else "no graph"),
-        *((f"input {entry['name']}", _signature(entry)) for entry in model["inputs"]),
+        *(("input", _signature(entry)) for entry in model["inputs"]),
         *(("preprocessing", _operations(entry["preprocessing"])) for entry in model["inputs"][:1]),
-        *((f"output {entry['name']}", _output(entry, model)) for entry in model["outputs"]),
+        *(("output", _output(entry, model)) for entry in model["outputs"]),
         ("release", f"{about['version']} of {about['created']}"),
         ("publisher", (about.get("publisher") or {}).get("name")),
         ("format", facts["format_version"]),
@@ -139,7 +139,7 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _signature(entry: Mapping[str, Any]) -> str:
-    return f"{entry['dtype']} {_shape(entry['shape'])}"
+    return f"{entry['name']}, {entry['dtype']} {_shape(entry['shape'])}"
 
 
 def _output(entry: Mapping[str, Any], model: Facts) -> str:
@@ -176,7 +176,10 @@ def _sites(facts: Facts) -> RenderableType:
     rows = []
     for site in facts["sites"]:
         records = [record for record in facts["records"] if record["site"] == site["id"]]
-        named = ", ".join(dict.fromkeys(_named(record) for record in records)) or "none"
+        groups: dict[str, list[str]] = {}
+        for record in records:
+            groups.setdefault(_named(record), []).append(record["group"])
+        named = ", ".join(f"{name} ({', '.join(by)})" for name, by in groups.items()) or "none"
         known = [record["values"] for record in records if record["values"] is not None]
         label = site["label"] or site["value"] or site["id"]
         rows.append([site["id"], label, _shape(site["shape"]), named, integer(sum(known))])
@@ -184,8 +187,7 @@ def _sites(facts: Facts) -> RenderableType:
 
 
 def _named(record: Facts) -> str:
-    layout = "" if record["features"] == "flattened" else f" of {record['features']}s"
-    return f"{record['kind']}{layout} by {record['group']}"
+    return str(record["kind"]) + ("" if record["features"] == "flattened" else f" of {record['features']}s")
 
 
 def _origin(facts: Facts) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ Images = NDArray[np.floating]
 
 _INCHES_A_CELL = 0.72
 _PIXELS_AN_INCH = 160
-# In cells: room for a letter, on the left at least, for the headings, between mean and samples, around an image.
+# In cells: room for a letter, on the left at least, for headings, between mean and samples, around an image.
 _LETTER, _LEFT, _TOP, _GAP, _MARGIN = 0.16, 0.55, 0.5, 0.35, 0.04
 _SMALL, _LARGE = 8.5, 10.0
 

@@ -15,7 +15,7 @@ _GROUPS = ("all", "class")
 
 
 def unknown_members(manifest: v1.Manifest) -> list[Problem]:
-    """Members outside ``extensions`` that the format does not define, with the nearest name; the first 1,000."""
+    """The first 1,000 members outside ``extensions`` that the format does not define, with near names."""
     return list(islice(_node(manifest, ""), 1000))
 
 

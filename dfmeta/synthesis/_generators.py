@@ -65,8 +65,8 @@ class _Decoder(nn.Module):
 
     def forward(self, latent: Tensor, base: Tensor) -> Tensor:
         hidden = self.seed(latent).reshape(len(latent), self._deep, *self._quarter)
-        hidden = F.interpolate(hidden, size=self._half)
         hidden = F.leaky_relu(self.coarse_norm(self.coarse(hidden)), 0.2)
+        hidden = F.interpolate(hidden, size=self._half)
         small = F.adaptive_avg_pool2d(base, self._half)
         hidden = F.leaky_relu(self.fine_norm(self.fine(torch.cat([hidden, small], 1))), 0.2)
         hidden = F.interpolate(hidden, size=self._full)

@@ -13,6 +13,7 @@ of past images against forgetting, Fast-DFKD (arXiv:2112.06253, sec. 3.3).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ from dfmeta.errors import StepError
 from dfmeta.records import Statistic
 from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._generators import Generator
+
+
+POOL_BYTES = 512_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +40,18 @@ class Config:
         lr: peak of the one-cycle schedule (Adam).
         width: channels of the generator's last stage (times eight units for inputs that are not images).
         match_weight: weight of the records' mean distance beside the cross-entropy.
-        bank: how many past inputs are kept.
-        fresh: share of samples that come from the generator itself, the rest from the bank.
+        pool: how many inputs samples are drawn from (fewer where they would not fit in 512 MB).
+        past: share of the pool that was kept while the generator learnt; the rest is made at the end.
     """
 
-    iterations: int = 600
+    iterations: int = 400
     batch: int = 320
     per_class: int = 16
     lr: float = 1e-3
-    width: int = 32
+    width: int = 24
     match_weight: float = 1.0
-    bank: int = 40_000
-    fresh: float = 0.5
+    pool: int = 30_000
+    past: float = 0.5
 
 
 class MatchedGenerator:
@@ -67,17 +71,19 @@ class MatchedGenerator:
         )
         self._bank: list[tuple[Tensor, Tensor]] = []
         self._done = 0
-        batches = max(1, config.bank // config.batch)
+        self._size = max(config.batch, min(config.pool, POOL_BYTES // (4 * math.prod(task.item_shape))))
+        batches = max(1, round(config.past * self._size / config.batch))
         # The first eighth is still far from the records and is not worth remembering.
         self._keep_from = config.iterations // 8
         self._keep_every = max(1, (config.iterations - self._keep_from) // batches)
+        self._pool: tuple[Tensor, Tensor] | None = None
 
     def advance(self) -> float:
         """One step of the generator on one batch, balanced over the classes that it holds."""
         labels = self._labels()
         self._network.train()
-        inputs = self._generate(labels)
-        loss = self._loss(inputs, labels)
+        inputs, excess = self._generate(labels)
+        loss = self._loss(inputs, labels) + excess
         if not bool(torch.isfinite(loss)):
             raise StepError("matched-generator", "a loss that is not finite", "a number", "Lower lr.")
         self._optimizer.zero_grad()
@@ -90,25 +96,28 @@ class MatchedGenerator:
         return float(loss.detach())
 
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs from the generator as it is now, mixed with some from the bank."""
-        fresh = count if not self._bank else round(count * self._config.fresh)
-        labels = torch.randint(self._task.classes, (fresh,), generator=self._task.generator)
+        """Draw from the pool, without repeating an input within one call while it lasts."""
+        if self._pool is None:
+            self._pool = self._fill()
+        inputs, labels = self._pool
+        rows = torch.randperm(len(inputs), generator=self._task.generator)[:count]
+        if count > len(rows):
+            more = torch.randint(len(inputs), (count - len(rows),), generator=self._task.generator)
+            rows = torch.cat([rows, more])
+        return inputs[rows], labels[rows]
+
+    def _fill(self) -> tuple[Tensor, Tensor]:
+        """The bank, topped up with what the generator makes now; each made once, so that drawing is cheap."""
+        made = list(self._bank)
         self._network.eval()
         with torch.no_grad():
-            inputs = (
-                self._generate(labels) if fresh else labels.new_empty((0, *self._task.item_shape)).float()
-            )
-        past = [self._recall() for _ in range(count - fresh)]
-        if past:
-            inputs = torch.cat([inputs, torch.stack([item for item, _ in past])])
-            labels = torch.cat([labels, torch.stack([label for _, label in past])])
-        return inputs, labels
-
-    def _recall(self) -> tuple[Tensor, Tensor]:
-        generator = self._task.generator
-        inputs, labels = self._bank[int(torch.randint(len(self._bank), (), generator=generator))]
-        row = int(torch.randint(len(inputs), (), generator=generator))
-        return inputs[row], labels[row]
+            while sum(len(labels) for _, labels in made) < self._size:
+                labels = torch.randint(
+                    self._task.classes, (self._config.batch,), generator=self._task.generator
+                )
+                made.append((self._generate(labels)[0], labels))
+        self._bank.clear()
+        return torch.cat([inputs for inputs, _ in made]), torch.cat([labels for _, labels in made])
 
     def _labels(self) -> Tensor:
         config, task = self._config, self._task
@@ -116,13 +125,15 @@ class MatchedGenerator:
         classes = torch.randperm(task.classes, generator=task.generator)[:present]
         return classes.repeat_interleave(max(2, config.batch // present))
 
-    def _generate(self, labels: Tensor) -> Tensor:
+    def _generate(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs for the labels, and how far they overshot the range (mean square, in input deviations)."""
         noise = self._task.normal(len(labels), self._latent)
         base = self._base.draw(noise, labels)
         raw = base + self._base.scale * self._network(noise, labels, base)
-        # Clip forwards, not backwards: a pixel that sits at the edge must still learn to leave it.
-        clipped: Tensor = raw + (self._task.clamp(raw) - raw).detach()
-        return clipped
+        over = self._task.clamp(raw) - raw
+        # Clip forwards, not backwards: a pixel that sits at the edge must still learn to leave it. What lies
+        # beyond is drawn back by the excess instead, or it would drift where no gradient tells it to stop.
+        return raw + over.detach(), (over / self._base.scale).square().mean()
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         names = list(dict.fromkeys([s.value for s in self._statistics] + [self._task.output_name]))

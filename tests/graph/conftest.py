@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from dfmeta.graph import Graph, OrtGraph, TorchGraph, gate
+from dfmeta.graph import Graph, OrtGraph, TorchGraph, inference
 from dfmeta.graph.ops import lookup
 
 # Different summation orders in float32 differ by a few units in the last place of the largest term.
@@ -40,7 +40,7 @@ def build(
     model = helper.make_model(
         graph, opset_imports=opsets, ir_version=max(helper.find_min_ir_version_for(opsets), 8)
     )
-    typed = onnx.shape_inference.infer_shapes(gate._with_identity(model, gate.RULELESS))
+    typed = onnx.shape_inference.infer_shapes(inference.with_identity(model, inference.RULELESS))
     for output, result in zip(model.graph.output, typed.graph.output, strict=True):
         output.CopyFrom(result)
     return Graph.from_bytes(model.SerializeToString(), "test.onnx")
@@ -59,6 +59,23 @@ def compare(graph: Graph, inputs: Mapping[str, np.ndarray], values: Sequence[str
             np.testing.assert_allclose(ours, array, RTOL, ATOL, err_msg=name)
         else:
             np.testing.assert_array_equal(ours.astype(np.int64), array.astype(np.int64), err_msg=name)
+
+
+def runs_on_another_device(graph: Graph, inputs: Mapping[str, np.ndarray]) -> None:
+    """Nothing of the graph is left behind on the CPU: torch's meta device, like a GPU, refuses to mix.
+
+    What depends on the numbers themselves (how many are not zero) has no shape there.
+    """
+    if any(
+        node.op_type in ("NonZero", "ConstantOfShape", "Range", "Shape", "Size")
+        for node in graph.model.graph.node
+    ):
+        return
+    tensors = {name: torch.from_numpy(array.copy()).to("meta") for name, array in inputs.items()}
+    names = [output.name for output in graph.outputs]
+    module = TorchGraph(graph).to("meta")
+    if tensors:
+        assert {tensor.device.type for tensor in module.run(tensors, names).values()} == {"meta"}
 
 
 def one_node(
@@ -97,6 +114,7 @@ def same_as_onnxruntime() -> Callable[..., None]:
         for opset in opsets:
             graph, given = one_node(op, opset, inputs, attributes, outputs)
             compare(graph, given)
+            runs_on_another_device(graph, given)
 
     return check
 

@@ -50,7 +50,9 @@ class Transformer(nn.Module):
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU(), nn.Linear(9, 4))
+    return nn.Sequential(
+        nn.Linear(6, 9), nn.Tanh(), nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU(), nn.Linear(9, 4)
+    )
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
@@ -69,7 +71,11 @@ def exported(name: str, opset: int, optimize: bool) -> tuple[nn.Module, Graph]:
     for parameter in module.parameters():  # layers that start alike would be merged by the exporter
         nn.init.normal_(parameter, std=0.3)
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
+        if (
+            isinstance(part, nn.BatchNorm2d)
+            and part.running_mean is not None
+            and part.running_var is not None
+        ):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
     module.eval()
@@ -111,6 +117,13 @@ def test_every_value_is_onnxruntime_s(
 
 
 @each_form
+def test_nothing_is_left_on_the_cpu(name: str, opset: int, optimize: bool) -> None:
+    _, graph = exported(name, opset, optimize)
+    output = TorchGraph(graph).to("meta")(NETWORKS[name][1](1).to("meta"))
+    assert output.device.type == "meta"
+
+
+@each_form
 def test_any_batch_gives_the_module_s_own_outputs(name: str, opset: int, optimize: bool) -> None:
     module, graph = exported(name, opset, optimize)
     inputs = NETWORKS[name][1](5)
@@ -146,7 +159,7 @@ def test_all_parameters_of_a_transformer_can_be_trained() -> None:
     count = sum(parameter.numel() for parameter in module.parameters())
     ours = TorchGraph(graph, trainable=True)
     assert graph.parameter_count == count == sum(p.numel() for p in ours.parameters())
-    ours(NETWORKS["transformer"][1](2)).sum().backward()  # type: ignore[no-untyped-call]
+    ours(NETWORKS["transformer"][1](2)).sum().backward()
     assert all(parameter.grad is not None for parameter in ours.parameters())
 
 
@@ -166,7 +179,9 @@ def test_quantized_graphs(form: QuantFormat, tmp_path: Path) -> None:
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(node for node in graph.model.graph.node if node.op_type != "Gemm")
     model.graph.output[0].CopyFrom(
-        onnx.helper.make_tensor_value_info(graph.model.graph.node[-1].input[0], onnx.TensorProto.FLOAT, [1, 8])
+        onnx.helper.make_tensor_value_info(
+            graph.model.graph.node[-1].input[0], onnx.TensorProto.FLOAT, [1, 8]
+        )
     )
     target = tmp_path / "int8.onnx"
     logging.disable(logging.WARNING)
@@ -205,6 +220,10 @@ def test_resnet20_values(resnet: Graph, compare_with_onnxruntime: Callable[..., 
     images = torch.randn(3, 3, 32, 32).numpy()
     sites = [site.value for site in weight_sites(resnet)]
     compare_with_onnxruntime(resnet, {"image": images}, sites)
+
+
+def test_resnet20_on_another_device(resnet: Graph) -> None:
+    assert TorchGraph(resnet).to("meta")(torch.empty(3, 3, 32, 32, device="meta")).shape == (3, 10)
 
 
 def test_resnet20_costs(resnet: Graph) -> None:

@@ -18,7 +18,12 @@ def batch_normalization(
     node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
 ) -> Tensor:
     """Scale (x - mean) / sqrt(var + epsilon) + bias with stored statistics, by channel of [n, c, ...]."""
-    return F.batch_norm(x, mean, var, scale, bias, False, 0.0, node.float("epsilon", 1e-5))
+    epsilon = node.float("epsilon", 1e-5)
+    if not (mean.requires_grad or var.requires_grad):
+        return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+    by_channel = [-1, *[1] * (x.dim() - 2)]
+    factor = scale * torch.rsqrt(var + epsilon)
+    return (x - mean.reshape(by_channel)) * factor.reshape(by_channel) + bias.reshape(by_channel)
 
 
 @operator("InstanceNormalization")
