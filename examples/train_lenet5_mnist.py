@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from dfmeta import students
 from dfmeta.bundle import write_file
 from dfmeta.compress.distill import shift
 from dfmeta.data import feed, from_flags, open_data
 from dfmeta.graph.export_torch import export_module
 from dfmeta.schema import v1
-from torch import Tensor, nn
 
 PREPROCESSING = from_flags(scale=1 / 255, pad=2)
 INPUT = v1.Input(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,56 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no data sets at {folder}: set DFMETA_SHARED to the folder that holds data/ and models/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[Any, Any]:
+    """The training digits as tensors: images float32 ``[n, 1, 8, 8]`` in 0..1, and int64 labels."""
+    import torch
+
+    from dfmeta.data import open_data
+
+    batch = next(open_data("digits:train").batches(2000))
+    return torch.tensor(batch.inputs["x"])[:, None].float() / 255, torch.tensor(batch.labels)
+
+
+@pytest.fixture(scope="session")
+def digits_network(digits: tuple[Any, Any]) -> Any:
+    """A small convolutional torch module with BatchNorm, trained on the digits for a second. Do not change it."""
+    import torch
+    from torch import nn
+
+    images, labels = digits
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)]
+        second = [nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
+        network = nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(64, 10))
+        optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+        for _ in range(10):
+            for rows in torch.randperm(len(images)).split(128):
+                loss = nn.functional.cross_entropy(network(images[rows]), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def digits_teacher(digits: tuple[Any, Any], digits_network: Any) -> Any:
+    """:func:`digits_network` as a graph for publishing: ``image`` to ``logits``, free batch, BatchNorm kept."""
+    from dfmeta.graph.export_torch import export_module
+
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    return export_module(digits_network, (digits[0][:1],), **names, dynamic_batch=True, keep_batchnorm=True)
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(digits_teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of :func:`digits_teacher` with every preset's records. Do not change it: take a copy."""
+    from dfmeta.data import from_flags
+    from dfmeta.pipeline import record
+    from dfmeta.records import PRESETS
+
+    out = tmp_path_factory.mktemp("digits") / "bundle"
+    return record(digits_teacher, "digits:train", out, presets=tuple(PRESETS), preprocessing=from_flags(1 / 255)).path

@@ -38,9 +38,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
         place = tmp_path / f"site_{name}"
         (place / "outside-1.0.dist-info").mkdir(parents=True)
         (place / "outside-1.0.dist-info" / "METADATA").write_text("Name: outside\nVersion: 1.0\n")
-        (place / "outside-1.0.dist-info" / "entry_points.txt").write_text(
-            f"[shelf_of_tests]\n{name} = {target}\n"
-        )
+        (place / "outside-1.0.dist-info" / "entry_points.txt").write_text(f"[shelf_of_tests]\n{name} = {target}\n")
         (place / "outside_module.py").write_text("NAME = 'from outside'\n")
         monkeypatch.syspath_prepend(place)
         importlib.invalidate_caches()
@@ -65,9 +63,7 @@ def test_only_listed_names_load(shelf: Catalog, name: str) -> None:
 def test_a_near_match_is_offered(shelf: Catalog) -> None:
     with pytest.raises(UnknownName) as error:
         shelf.load("plane")
-    assert str(error.value) == (
-        "thing: found 'plane', expected one of folder, plain, two-words. Did you mean 'plain'?"
-    )
+    assert str(error.value) == ("thing: found 'plane', expected one of folder, plain, two-words. Did you mean 'plain'?")
 
 
 def test_outsiders_add_names_by_entry_point(shelf: Catalog, plugin: Plugin) -> None:
@@ -108,7 +104,5 @@ def test_listing_imports_nothing(repository: Path) -> None:
         "[catalog.names() for catalog in (KINDS, STUDENTS, SYNTHESIS)]; "
         "print(*sorted(name for name in sys.modules if name.startswith('dfmeta') or name == 'torch'))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["dfmeta", "dfmeta._catalog", "dfmeta.errors"]

@@ -105,9 +105,7 @@ def test_every_problem_of_a_manifest_is_listed() -> None:
 
 
 def test_unknown_names_come_with_the_known_ones() -> None:
-    assert str(SAMPLES[UnknownName]) == (
-        "student: found 'lenet', expected one of lenet5, mlp. Did you mean 'lenet5'?"
-    )
+    assert str(SAMPLES[UnknownName]) == ("student: found 'lenet', expected one of lenet5, mlp. Did you mean 'lenet5'?")
     assert str(UnknownName("student", "x", [])) == "student: found 'x', expected one of (none)."
     with pytest.raises(LookupError):
         raise UnknownName("student", "x", [])
@@ -119,7 +117,6 @@ def test_other_special_texts() -> None:
         "Choose another output path, or move the old one away."
     )
     assert str(SAMPLES[MissingExtra]) == (
-        "decoding images: found no package 'PIL', expected it to be installed. "
-        "Run: pip install 'dfmeta[images]'"
+        "decoding images: found no package 'PIL', expected it to be installed. Run: pip install 'dfmeta[images]'"
     )
     assert isinstance(SAMPLES[MissingExtra], ImportError)

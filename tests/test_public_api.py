@@ -26,12 +26,7 @@ def test_all_is_what_is_lazily_reachable() -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(dfmeta.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert seen == dfmeta._HOMES
 
 

@@ -109,9 +109,7 @@ def same_python() -> bool:
     """Whether ``.venv`` was made by this very version of Python."""
     config = VENV / "pyvenv.cfg"
     version = ".".join(map(str, sys.version_info[:3]))
-    return (
-        config.is_file() and f"version = {version}\n" in config.read_text() and Path(tool("python")).exists()
-    )
+    return config.is_file() and f"version = {version}\n" in config.read_text() and Path(tool("python")).exists()
 
 
 def dev_requirements() -> list[str]:
@@ -137,9 +135,7 @@ def run(command: list[str], extra: dict[str, str] | None = None, *, stdout: int 
         stdout: where its output goes: file descriptor 2 (stderr) unless it is the verb's own (None).
     """
     say(f"$ {shlex.join(command)}")
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **(extra or {})}, stdout=stdout, check=False
-    ).returncode
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **(extra or {})}, stdout=stdout, check=False).returncode
 
 
 def say(text: str) -> None:

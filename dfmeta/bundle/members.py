@@ -39,9 +39,7 @@ def folder(path: str | os.PathLike[str]) -> Iterator[int]:
     try:
         descriptor = os.open(path, _FOLDER)
     except OSError as error:
-        raise BundleError(
-            str(path), _reason(error), "a folder with a dfmeta.json", "Check the path."
-        ) from None
+        raise BundleError(str(path), _reason(error), "a folder with a dfmeta.json", "Check the path.") from None
     try:
         yield descriptor
     finally:
@@ -112,12 +110,8 @@ def _cache_blob(root: int, target: str, depth: int) -> str | None:
 def _open_problem(path: str, error: OSError) -> Problem:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if error.errno == errno.ENOTDIR:
-            return Problem(
-                path, "missing-file", "a link or a file where a folder should be", "a regular file"
-            )
-        return Problem(
-            path, "missing-file", "no such file", "a regular file", "Fetch the whole bundle again."
-        )
+            return Problem(path, "missing-file", "a link or a file where a folder should be", "a regular file")
+        return Problem(path, "missing-file", "no such file", "a regular file", "Fetch the whole bundle again.")
     if error.errno in (errno.ELOOP, errno.EMLINK):
         fix = "Replace the link by the file itself."
         return Problem(path, "symlink", "a symbolic link", "a regular file", fix)
@@ -193,6 +187,4 @@ def digest_problem(path: str, code: str, actual: str, pinned: str) -> Problem | 
     """A problem if a digest is not the one that the manifest pins."""
     if actual == pinned:
         return None
-    return Problem(
-        path, code, f"sha256 {actual[:16]}…", f"{pinned[:16]}…", "The bytes changed: fetch this file again."
-    )
+    return Problem(path, code, f"sha256 {actual[:16]}…", f"{pinned[:16]}…", "The bytes changed: fetch this file again.")

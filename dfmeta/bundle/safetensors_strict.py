@@ -155,19 +155,13 @@ def _entry(name: str, value: object, begin: int, file_size: int, sidecar: bool) 
         return [Problem(where, "bad-tensor-name", shown(name), expected)]
     if not isinstance(value, dict) or set(value) != _KEYS:
         found = ", ".join(shown(key) for key in list(value)[:8]) if isinstance(value, dict) else shown(value)
-        return [
-            Problem(
-                where, "bad-entry", found or "no member", "dtype, shape and data_offsets, and nothing else"
-            )
-        ]
+        return [Problem(where, "bad-entry", found or "no member", "dtype, shape and data_offsets, and nothing else")]
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     allowed = NUMPY_DTYPES if sidecar else ITEM_SIZES
     if not isinstance(dtype, str) or dtype not in allowed:
         return [Problem(f"{where}.dtype", "bad-dtype", shown(dtype), f"one of {', '.join(sorted(allowed))}")]
     if not _integers(shape) or len(shape) > RANK_LIMIT:
-        return [
-            Problem(f"{where}.shape", "bad-shape", shown(str(shape)), f"at most {RANK_LIMIT} integers from 0")
-        ]
+        return [Problem(f"{where}.shape", "bad-shape", shown(str(shape)), f"at most {RANK_LIMIT} integers from 0")]
     if not _integers(offsets) or len(offsets) != 2:
         return [Problem(f"{where}.data_offsets", "bad-offsets", shown(str(offsets)), "two integers from 0")]
     return _placed(where, dtype, tuple(shape), (begin + offsets[0], begin + offsets[1]), file_size)
@@ -177,9 +171,7 @@ def _integers(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
-def _placed(
-    where: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int], size: int
-) -> Entry | list[Problem]:
+def _placed(where: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int], size: int) -> Entry | list[Problem]:
     item = ITEM_SIZES[dtype]
     # An empty tensor may still have a huge axis, which array libraries cannot count in 64 bits.
     if math.prod(max(extent, 1) for extent in shape) * item >= 2**63:
@@ -224,9 +216,7 @@ def write_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             expected = ", ".join(sorted(dtype.name for dtype in _CODES))
             problems.append(Problem(name, "bad-dtype", values.dtype.name, f"one of {expected}"))
         if re.fullmatch(_NAME, name) is None or len(name) > NAME_BYTES:
-            problems.append(
-                Problem(shown(name), "bad-tensor-name", shown(name), "lower-case words joined by dots")
-            )
+            problems.append(Problem(shown(name), "bad-tensor-name", shown(name), "lower-case words joined by dots"))
     if problems:
         raise SchemaError("tensors", problems)
     header: dict[str, object] = {"__metadata__": dict(metadata)}

@@ -88,9 +88,7 @@ def read_tensor(descriptor: int, entry: Entry, sha256: str, where: str) -> np.nd
 def slice_tensors(raw: bytes, header: Header) -> dict[str, np.ndarray]:
     """All tensors of a file that is in memory, as writable copies."""
     return {
-        name: np.frombuffer(raw[entry.start : entry.end], dtype=NUMPY_DTYPES[entry.dtype])
-        .reshape(entry.shape)
-        .copy()
+        name: np.frombuffer(raw[entry.start : entry.end], dtype=NUMPY_DTYPES[entry.dtype]).reshape(entry.shape).copy()
         for name, entry in header.tensors.items()
     }
 
@@ -104,13 +102,9 @@ def pairing_problems(manifest: v1.Manifest, file: v1.File, header: Header) -> It
         records = (record for record in manifest.records if record.file == file.id)
         names = {tensor.name for record in records for tensor in record.tensors.values()}
     for name in sorted(names - header.tensors.keys()):
-        yield Problem(
-            file.path, "missing-tensor", f"no tensor {name!r}", "every tensor that the manifest names"
-        )
+        yield Problem(file.path, "missing-tensor", f"no tensor {name!r}", "every tensor that the manifest names")
     for name in sorted(header.tensors.keys() - names):
-        yield Problem(
-            file.path, "unreferenced-tensor", f"tensor {name!r}", "only tensors that the manifest names"
-        )
+        yield Problem(file.path, "unreferenced-tensor", f"tensor {name!r}", "only tensors that the manifest names")
     if header.metadata.get("dfmeta") != manifest.bundle.id:
         found = f"a sidecar of {header.metadata.get('dfmeta')!a}"
         yield Problem(file.path, "wrong-bundle", found, f"one of {manifest.bundle.id}")
@@ -128,9 +122,7 @@ def _spec(kind: str) -> ModuleType | None:
 def kind_spec(record: v1.Record) -> ModuleType | str:
     """The specification of a record's kind, or why this reader cannot use the record."""
     if record.group.by not in ("all", "class"):
-        return (
-            f"record {record.id!r} is grouped by {record.group.by!r}, which is unknown here: it is not usable"
-        )
+        return f"record {record.id!r} is grouped by {record.group.by!r}, which is unknown here: it is not usable"
     spec = _spec(record.kind)
     if spec is None:
         return f"record {record.id!r} is of kind {record.kind!r}, which is unknown here: it is not usable"
@@ -140,9 +132,7 @@ def kind_spec(record: v1.Record) -> ModuleType | str:
     return spec
 
 
-def layout_problems(
-    manifest: v1.Manifest, record: v1.Record, header: Header, spec: ModuleType
-) -> list[Problem]:
+def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, spec: ModuleType) -> list[Problem]:
     """Where a record's tensors differ from what its kind lays down, by the header alone."""
     where = f"record {record.id}"
     try:

@@ -93,9 +93,7 @@ def _examine(root: int, path: str | os.PathLike[str], strict: bool, findings: _F
         findings.problems += error.problems
         return
     except UnsupportedVersion as error:
-        findings.problems.append(
-            Problem(error.where, "unsupported-version", error.found, error.expected, error.fix)
-        )
+        findings.problems.append(Problem(error.where, "unsupported-version", error.found, error.expected, error.fix))
         return
     findings.warnings += loaded.warnings
     headers: dict[str, Header] = {}

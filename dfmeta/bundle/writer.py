@@ -159,11 +159,7 @@ def _same_members(final: Path, manifest: v1.Manifest, members: Mapping[str, Cont
 
 
 def _bytes_of(content: Content, manifest: v1.Manifest) -> bytes:
-    return (
-        content
-        if isinstance(content, bytes)
-        else write_safetensors(content, {METADATA_KEY: manifest.bundle.id})
-    )
+    return content if isinstance(content, bytes) else write_safetensors(content, {METADATA_KEY: manifest.bundle.id})
 
 
 @contextmanager
@@ -187,9 +183,7 @@ def _discard(temporary: Path) -> None:
         else:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise BundleError(
-            str(temporary), str(error.strerror), "to be able to remove it", "Remove it."
-        ) from error
+        raise BundleError(str(temporary), str(error.strerror), "to be able to remove it", "Remove it.") from error
 
 
 def _make_parents(folder: Path, name: str, made: list[Path]) -> None:

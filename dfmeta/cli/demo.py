@@ -11,13 +11,9 @@ from dfmeta.cli import options, output, progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; must not exist yet.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; must not exist yet.")] = Path("demo"),
     seed: options.Seed = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer steps: shows the way, not the figures.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps: shows the way, not the figures.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Go the whole way on real handwritten digits.

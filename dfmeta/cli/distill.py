@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,15 +27,13 @@ def distill(
         ),
     ] = None,
     seed: options.Seed = 0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")] = 3000,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")] = 4000,
     batch: Annotated[int, typer.Option(metavar="N", min=2, help="Inputs in a step.")] = 256,
-    lr: Annotated[
-        float, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate.")
-    ] = 4e-3,
+    lr: Annotated[float, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate.")] = 4e-3,
     shift: Annotated[
         float,
         typer.Option(metavar="X", min=0.0, max=0.5, help="Move images by up to this share of their size."),
-    ] = 0.06,
+    ] = 0.03,
     settings: options.Settings = None,
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Export with a free batch axis, not batch 1.")
@@ -52,9 +48,7 @@ def distill(
     """
     options.require_new(out, ".onnx")
     chosen = options.settings(settings)
-    if ":" in student and os.getcwd() not in sys.path:
-        # Where the user stands, as for python -m; last, so that no file there hides a library.
-        sys.path.append(os.getcwd())
+    options.find_own_code(student)
     with progress.shown() as report:
         from dfmeta import pipeline
         from dfmeta.compress.distill import Config
@@ -90,7 +84,7 @@ def _print(done: Distilled, *, as_json: bool) -> None:
     student, teacher = done.costs, done.teacher_costs
     rows = [
         _Row("teacher", None, teacher.parameters, teacher.macs, teacher.bytes),
-        _Row(done.student, 100 * done.agreement, student.parameters, student.macs, student.bytes),
+        _Row(done.student, done.agreement, student.parameters, student.macs, student.bytes),
     ]
     facts = [
         ("student", str(done.path)),

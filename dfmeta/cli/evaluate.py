@@ -73,9 +73,7 @@ def _print(found: Evaluation, preprocessing: str, seed: int | None, *, as_json: 
     mine, teacher = found.costs, found.teacher_costs
     rows = [_Row(found.model, found.accuracy, found.agreement, mine.parameters, mine.macs, mine.bytes)]
     if teacher is not None:
-        rows.append(
-            _Row("teacher", found.teacher_accuracy, None, teacher.parameters, teacher.macs, teacher.bytes)
-        )
+        rows.append(_Row("teacher", found.teacher_accuracy, None, teacher.parameters, teacher.macs, teacher.bytes))
     drawn = "" if seed is None else f", drawn with seed {seed}"
     facts = [("data", f"{found.data}: {integer(found.count)} units{drawn}"), ("preprocessing", preprocessing)]
     document = {key: value for key, value in output.plain(found).items() if key != "costs"}

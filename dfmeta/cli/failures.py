@@ -53,9 +53,7 @@ def _explain(error: BaseException) -> tuple[int, dict[str, object], str]:
     if isinstance(error, OSError):
         return UNAVAILABLE, *_system(error)
     if isinstance(error, MemoryError):
-        facts = _facts(
-            error, "memory", "not enough of it", "room for the work", "Try a smaller --batch-size."
-        )
+        facts = _facts(error, "memory", "not enough of it", "room for the work", "Try a smaller --batch-size.")
         return UNAVAILABLE, facts, "memory: found not enough of it. Try a smaller --batch-size."
     found = f"{type(error).__name__}: {error}"
     fix = f"Please report it, with what {DEBUG}=1 in the environment adds to this line."

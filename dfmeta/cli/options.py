@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,18 +18,14 @@ if TYPE_CHECKING:
 
 # What a manifest can hold and every generator takes.
 _LARGEST_SEED = 2**32 - 1
-_DATA = (
-    "PATH[:SPLIT] of a .npz, .safetensors, .zip or folder of images; or digits, digits:train, digits:test."
-)
+_DATA = "PATH[:SPLIT] of a .npz, .safetensors, .zip or folder of images; or digits, digits:train, digits:test."
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that holds dfmeta.json.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for errors too.")]
 Seed = Annotated[
     int, typer.Option(metavar="N", min=0, max=_LARGEST_SEED, help="Of everything that is drawn at random.")
 ]
-Limit = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Use that many units only, drawn with --seed.")
-]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Use that many units only, drawn with --seed.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Units in a forward pass.")]
 Data = Annotated[str, typer.Option(metavar="PATH[:SPLIT]", help=_DATA)]
 Method = Annotated[
@@ -44,23 +41,15 @@ Settings = Annotated[
 ]
 Student = Annotated[
     str,
-    typer.Option(
-        metavar="NAME", help=f"What to train: {', '.join(STUDENTS.names())}, or module:callable of your own."
-    ),
+    typer.Option(metavar="NAME", help=f"What to train: {', '.join(STUDENTS.names())}, or module:callable of your own."),
 ]
 
-Scale = Annotated[
-    str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")
-]
+Scale = Annotated[str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")]
 Mean = Annotated[str | None, typer.Option(metavar="A[,B,C]", help="Then subtract from each channel.")]
 Std = Annotated[str | None, typer.Option(metavar="A[,B,C]", help="Then divide each channel by this.")]
-Pad = Annotated[
-    str | None, typer.Option(metavar="N[,N,N,N]", help="Then pad: every side, or top,right,bottom,left.")
-]
+Pad = Annotated[str | None, typer.Option(metavar="N[,N,N,N]", help="Then pad: every side, or top,right,bottom,left.")]
 PadValue = Annotated[str, typer.Option(metavar="X", help="What to pad with, after mean and std.")]
-Resize = Annotated[
-    str | None, typer.Option(metavar="H[,W]", help="First of all resize (bilinear, antialiased).")
-]
+Resize = Annotated[str | None, typer.Option(metavar="H[,W]", help="First of all resize (bilinear, antialiased).")]
 Preprocessing = Annotated[
     Path | None, typer.Option(metavar="FILE.json", help="The list of operations, in place of these flags.")
 ]
@@ -186,3 +175,12 @@ def require_new(out: Path, suffix: str = "") -> None:
         raise typer.BadParameter(f"there is no folder {str(parent)!r}.", param_hint="'--out'")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise typer.BadParameter(f"the folder {str(parent)!r} cannot be written to.", param_hint="'--out'")
+
+
+def find_own_code(spec: str) -> None:
+    """Let ``module:callable`` name the user's own file in the folder where they stand, as ``python -m`` would.
+
+    The folder comes last on the path, so that no file there hides a library.
+    """
+    if ":" in spec and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,9 +30,7 @@ class PersonalData(StrEnum):
 
 
 def record(
-    model: Annotated[
-        str, typer.Option(metavar="FILE.onnx|module:callable", help="The model that will ship.")
-    ],
+    model: Annotated[str, typer.Option(metavar="FILE.onnx|module:callable", help="The model that will ship.")],
     data: options.Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder; must not exist yet.")],
     weights: Annotated[
@@ -44,9 +42,7 @@ def record(
         str, typer.Option(metavar="NAME[,NAME]", help="What to record: top-layer, all-layers, spectral.")
     ] = "all-layers,spectral",
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Eigenpairs that each spectrum keeps.")] = 32,
-    min_units: Annotated[
-        int, typer.Option(metavar="N", min=1, help="The smallest class that may be published.")
-    ] = 10,
+    min_units: Annotated[int, typer.Option(metavar="N", min=1, help="The smallest class that may be published.")] = 10,
     suppress_small: Annotated[
         bool, typer.Option("--suppress-small", help="Withhold smaller classes instead of refusing.")
     ] = False,
@@ -62,9 +58,7 @@ def record(
     pad_value: options.PadValue = "0",
     preprocessing: options.Preprocessing = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's name.")] = None,
-    release_version: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Version of the release.")
-    ] = None,
+    release_version: Annotated[str | None, typer.Option(metavar="TEXT", help="Version of the release.")] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="One line for people.")] = None,
     description: Annotated[str | None, typer.Option(metavar="TEXT", help="A paragraph for people.")] = None,
     dataset_name: Annotated[
@@ -89,7 +83,7 @@ def record(
     options.require_new(out)
     ops = options.preprocessing(scale, mean, std, pad, pad_value, resize, preprocessing)
     presets = options.names("--preset", preset)
-    about = {
+    about: dict[str, Any] = {
         "name": name,
         "version": release_version,
         "title": title,
@@ -104,6 +98,7 @@ def record(
         from dfmeta.data import open_data
 
         source = open_data(data, limit=limit, seed=seed)
+        options.find_own_code(model)
         graph = pipeline.load_model(model, weights=weights, example=_example(model, source, ops))
         published = pipeline.record(
             graph,

@@ -32,10 +32,10 @@ class Config:
         shift: images are moved by up to this share of their height and width, edges repeated cyclically.
     """
 
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 256
     lr: float = 4e-3
-    shift: float = 0.06
+    shift: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)

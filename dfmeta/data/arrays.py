@@ -79,9 +79,7 @@ def _content(path: Path, split: str | None, keys: Iterable[str], read: Read) -> 
         raise DataError(str(path), found, "one unnamed input, or only named ones", f"Rename {inputs}.")
     counts = {key: column.count for key, column in columns.items()}
     if len(set(counts.values())) > 1:
-        raise DataError(
-            str(path), f"{counts} units", "as many units of every input", "Give every input once per unit."
-        )
+        raise DataError(str(path), f"{counts} units", "as many units of every input", "Give every input once per unit.")
     count = next(iter(counts.values()))
     labels = integer_labels(read(label_key), count, where_of(path, label_key)) if label_key in known else None
     return Content(columns, labels, None, split)
@@ -109,11 +107,7 @@ def _choose_split(path: Path, split: str | None, keys: set[str]) -> str | None:
 
 def _column(path: Path, key: str, values: Array) -> ArrayColumn:
     if values.dtype.kind not in "biuf":
-        raise DataError(
-            where_of(path, key), f"type {values.dtype.name}", "numbers", "Save it with a numeric dtype."
-        )
+        raise DataError(where_of(path, key), f"type {values.dtype.name}", "numbers", "Save it with a numeric dtype.")
     if values.ndim == 0:
-        raise DataError(
-            where_of(path, key), "a single number", "an array [n, ...]", "Axis 0 counts the units."
-        )
+        raise DataError(where_of(path, key), "a single number", "an array [n, ...]", "Axis 0 counts the units.")
     return ArrayColumn(key, values)

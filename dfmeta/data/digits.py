@@ -25,9 +25,7 @@ def open_digits(split: str | None) -> Content:
         DataError: no such split.
     """
     if split is not None and split not in SPLITS:
-        raise DataError(
-            f"{NAME}:{split}", f"split {split!r}", f"one of {', '.join(SPLITS)}", f"Say {NAME}:train."
-        )
+        raise DataError(f"{NAME}:{split}", f"split {split!r}", f"one of {', '.join(SPLITS)}", f"Say {NAME}:train.")
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -65,18 +65,14 @@ def _read(source: DataSource, spec: v1.Input, column: Column, indices: NDArray[n
     if column.raw:
         values = _preprocess(column, rows, indices, spec)
         first = column.unit(int(indices[0]))
-        _check_item(
-            spec, values.dtype.name, values.shape[1:], f"{first}, preprocessed for input {spec.name!r}"
-        )
+        _check_item(spec, values.dtype.name, values.shape[1:], f"{first}, preprocessed for input {spec.name!r}")
         return values
     values = stack(column, rows, indices)
     _check_finite(column, values, indices)
     return values
 
 
-def _preprocess(
-    column: Column, rows: list[Array] | Array, indices: NDArray[np.int64], spec: v1.Input
-) -> Array:
+def _preprocess(column: Column, rows: list[Array] | Array, indices: NDArray[np.int64], spec: v1.Input) -> Array:
     where = f"input {spec.name!r}, preprocessing"
     if isinstance(rows, np.ndarray) or len({row.shape for row in rows}) == 1:
         return preprocess(np.asarray(rows), spec.preprocessing, where)
@@ -107,6 +103,4 @@ def _check_finite(column: Column, values: Array, indices: NDArray[np.int64]) -> 
         return
     row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
     bad = values[row][~np.isfinite(values[row])].flat[0]
-    raise DataError(
-        column.unit(int(indices[row])), f"the value {bad}", "finite numbers", "Remove or repair the unit."
-    )
+    raise DataError(column.unit(int(indices[row])), f"the value {bad}", "finite numbers", "Remove or repair the unit.")

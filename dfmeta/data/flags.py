@@ -37,9 +37,7 @@ def from_flags(
     """
     if preprocessing_file is not None:
         if any(flag is not None for flag in (scale, mean, std, pad, resize)):
-            raise DataError(
-                "--preprocessing", "a file and flags", "one of the two", "Write all of it in the file."
-            )
+            raise DataError("--preprocessing", "a file and flags", "one of the two", "Write all of it in the file.")
         return _read(Path(preprocessing_file))
     if (mean is None) != (std is None):
         found, missing = ("--mean", "--std") if std is None else ("--std", "--mean")
@@ -62,15 +60,11 @@ def _read(path: Path) -> list[v1.Op]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            str(path), f"no readable file ({error.strerror})", "a JSON list of operations"
-        ) from error
+        raise DataError(str(path), f"no readable file ({error.strerror})", "a JSON list of operations") from error
     try:
         listed = json_strict.parse(raw, str(path))
     except SchemaError as error:
-        raise DataError(
-            str(path), f"no strict JSON ({error.problems[0]})", "a JSON list of operations"
-        ) from error
+        raise DataError(str(path), f"no strict JSON ({error.problems[0]})", "a JSON list of operations") from error
     ops = _operations(listed, str(path))
     for number, op in enumerate(ops):
         if isinstance(op, v1.UnknownOp):

@@ -158,9 +158,7 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         raise DataError(str(path), f"a file that cannot be read ({error})", "an image") from error
     if len(data) > MAX_FILE_BYTES:
-        raise DataError(
-            str(path), "a larger file", f"at most {MAX_FILE_BYTES} bytes", "Make the image smaller."
-        )
+        raise DataError(str(path), "a larger file", f"at most {MAX_FILE_BYTES} bytes", "Make the image smaller.")
     return data
 
 
@@ -194,9 +192,7 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
     if stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(where, "a link", "a file", "Pack the files themselves.")
     if member.file_size > MAX_FILE_BYTES:
-        raise DataError(
-            where, f"{member.file_size} bytes", f"at most {MAX_FILE_BYTES}", "Make the image smaller."
-        )
+        raise DataError(where, f"{member.file_size} bytes", f"at most {MAX_FILE_BYTES}", "Make the image smaller.")
 
 
 def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
@@ -204,9 +200,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
         # zipfile stops at the declared size, which is under the cap, and checks the CRC there.
         return archive.read(name)
     except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}, {name}", f"a damaged member ({error})", "an image", "Pack it again."
-        ) from error
+        raise DataError(f"{path}, {name}", f"a damaged member ({error})", "an image", "Pack it again.") from error
 
 
 def _content(path: Path, split: str | None, names: Iterable[str], read: Read) -> Content:
@@ -227,9 +221,7 @@ def _images(path: Path, names: Iterable[str]) -> list[tuple[tuple[str, ...], str
     files = [(PurePosixPath(name).parts, name) for name in names if _is_data(path, name)]
     images = [(parts, name) for parts, name in files if len(parts) > 1 and _is_image(name)]
     if not images:
-        raise DataError(
-            str(path), "no images in class folders", _LAYOUT, "Give every class a folder of its own."
-        )
+        raise DataError(str(path), "no images in class folders", _LAYOUT, "Give every class a folder of its own.")
     depth = len(images[0][0])
     for parts, name in files:
         where = f"{path}, {name}"
@@ -239,9 +231,7 @@ def _images(path: Path, names: Iterable[str]) -> list[tuple[tuple[str, ...], str
             raise DataError(where, "images at two depths", _LAYOUT, "Move all images to one depth.")
         if not _is_image(name) and len(parts) >= depth:
             known = ", ".join(sorted(SUFFIXES))
-            raise DataError(
-                where, "a file that is no image", f"one of {known}", "Move it out of the class folder."
-            )
+            raise DataError(where, "a file that is no image", f"one of {known}", "Move it out of the class folder.")
     return images
 
 

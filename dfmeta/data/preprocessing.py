@@ -42,9 +42,7 @@ def preprocess(images: Array, ops: Sequence[v1.Op], where: str = "preprocessing"
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         found = f"{images.dtype.name} {list(images.shape)}"
-        raise DataError(
-            where, found, "uint8 [n, h, w] or [n, h, w, c]", "Give other arrays already preprocessed."
-        )
+        raise DataError(where, found, "uint8 [n, h, w] or [n, h, w, c]", "Give other arrays already preprocessed.")
     channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     values: Images = np.ascontiguousarray(channels_first, dtype=np.float32)
     limits = _extremes(values.shape[1])
@@ -130,9 +128,7 @@ def _grayscale(values: Images, where: str) -> Images:
     if channels == 1:
         return values
     if channels != len(LUMA):
-        raise DataError(
-            where, f"{channels} channels", "3 (RGB) or 1", "Drop the operation, or convert the images."
-        )
+        raise DataError(where, f"{channels} channels", "3 (RGB) or 1", "Drop the operation, or convert the images.")
     red, green, blue = (values[:, channel] * np.float32(weight) for channel, weight in enumerate(LUMA))
     luma: Images = (red + green + blue)[:, None]
     return luma
@@ -171,9 +167,7 @@ def _check_size(values: Images, size: tuple[int, int], where: str) -> None:
     elements = values.shape[0] * values.shape[1] * size[0] * size[1]
     if elements > MAX_ELEMENTS:
         found = f"{values.shape[0]} images of {size[0]} x {size[1]}"
-        raise DataError(
-            where, found, f"at most {MAX_ELEMENTS} numbers a batch", "Use smaller batches or images."
-        )
+        raise DataError(where, found, f"at most {MAX_ELEMENTS} numbers a batch", "Use smaller batches or images.")
 
 
 def _pad(values: Images, op: v1.Pad, where: str) -> Images:

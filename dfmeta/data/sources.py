@@ -80,9 +80,7 @@ class DataSource:
             DataError: a batch size below 1, a damaged image, or images of different sizes.
         """
         for indices, labels in self.slices(batch_size):
-            inputs = {
-                name: stack(column, column.rows(indices), indices) for name, column in self.columns.items()
-            }
+            inputs = {name: stack(column, column.rows(indices), indices) for name, column in self.columns.items()}
             yield Batch(inputs, labels)
 
     def slices(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64] | None]]:
@@ -162,9 +160,7 @@ def split_spec(spec: str) -> tuple[str, str | None]:
         fix = "Give PATH or PATH:SPLIT, or digits."
         raise DataError(spec or "--data", "nothing there", "a data set", fix)
     if not split:
-        raise DataError(
-            spec, f"nothing after {colon!r}", "the name of a split", f"Say {place} alone for no split."
-        )
+        raise DataError(spec, f"nothing after {colon!r}", "the name of a split", f"Say {place} alone for no split.")
     return place, split
 
 
@@ -174,9 +170,7 @@ def _form(path: Path) -> Callable[[Path, str | None], Content]:
     form = _BY_SUFFIX.get(path.suffix.lower())
     if form is None:
         expected = f"a folder of images, or one of {', '.join(_BY_SUFFIX)}"
-        raise DataError(
-            str(path), f"a file of type {path.suffix or '(none)'}", expected, "Convert it to a .npz."
-        )
+        raise DataError(str(path), f"a file of type {path.suffix or '(none)'}", expected, "Convert it to a .npz.")
     return form
 
 
@@ -184,9 +178,7 @@ def _draw(spec: str, count: int, limit: int | None, seed: int) -> NDArray[np.int
     if limit is None:
         return np.arange(count, dtype=np.int64)
     if not 1 <= limit <= count:
-        raise DataError(
-            spec, f"a limit of {limit}", f"1 to {count}, the units there are", "Change the limit."
-        )
+        raise DataError(spec, f"a limit of {limit}", f"1 to {count}, the units there are", "Change the limit.")
     if seed < 0:
         raise DataError("seed", str(seed), "0 or more")
     drawn = np.random.default_rng(seed).choice(count, size=limit, replace=False)

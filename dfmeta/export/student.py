@@ -134,7 +134,5 @@ def _example(input: Input) -> torch.Tensor:
             "Small runtimes plan their memory ahead: give a number for each size.",
         )
     if input.dtype not in CARRIERS:
-        raise ExportError(
-            f"input {input.name!r}", f"element type {input.dtype!r}", f"one of {', '.join(CARRIERS)}"
-        )
+        raise ExportError(f"input {input.name!r}", f"element type {input.dtype!r}", f"one of {', '.join(CARRIERS)}")
     return torch.zeros(1, *sizes, dtype=CARRIERS[input.dtype])

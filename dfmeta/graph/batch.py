@@ -40,9 +40,7 @@ def fixed_batch(graph: Graph) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def rewrites(
-    graph: Graph, steps: Sequence[Step], constants: Mapping[str, Tensor]
-) -> dict[str, tuple[int, ...]]:
+def rewrites(graph: Graph, steps: Sequence[Step], constants: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """New targets for the Reshape and Expand nodes that bake the batch in, by the name of their output.
 
     Args:
@@ -55,9 +53,7 @@ def rewrites(
     """
     batch = fixed_batch(graph)
     if batch is None:
-        raise GraphError(
-            graph.where, "inputs without one fixed batch size", "the same axis 0 everywhere", _ADVICE
-        )
+        raise GraphError(graph.where, "inputs without one fixed batch size", "the same axis 0 everywhere", _ADVICE)
     tracer = _Tracer(graph, batch)
     once = tracer.inputs(1)
     many = tracer.inputs(_FACTOR)
@@ -75,9 +71,7 @@ def rewrites(
             _grown(step.node.label, once[output], many[output])
     for result in graph.outputs:
         if result.name not in many or _grown(graph.where, once[result.name], many[result.name]) != 0:
-            raise GraphError(
-                graph.where, f"output {result.name!r} without the batch first", "it there", _ADVICE
-            )
+            raise GraphError(graph.where, f"output {result.name!r} without the batch first", "it there", _ADVICE)
     return changed
 
 
@@ -112,9 +106,7 @@ class _Tracer:
         for position, name in enumerate(step.node.inputs):
             constant = constants.get(name)
             steers = position in step.host
-            arguments.append(
-                live.get(name) if constant is None else constant if steers else constant.to("meta")
-            )
+            arguments.append(live.get(name) if constant is None else constant if steers else constant.to("meta"))
         if target is not None:
             arguments[1] = torch.tensor(target)
         return dict(execute(step, arguments))
@@ -159,13 +151,9 @@ def _new_target(
 def _reshape_target(where: str, source: list[int], axis: int, result: list[int]) -> tuple[int, ...]:
     """``result`` with -1 at the axis that carries the batch."""
     before = math.prod(source[:axis])
-    places = [
-        at for at, size in enumerate(result) if size == source[axis] and math.prod(result[:at]) == before
-    ]
+    places = [at for at, size in enumerate(result) if size == source[axis] and math.prod(result[:at]) == before]
     if len(places) != 1 or 0 in result:
-        raise GraphError(
-            where, f"a Reshape of {source} to {result}", "one certain place for the batch", _ADVICE
-        )
+        raise GraphError(where, f"a Reshape of {source} to {result}", "one certain place for the batch", _ADVICE)
     return tuple(-1 if at == places[0] else size for at, size in enumerate(result))
 
 
@@ -179,8 +167,7 @@ def free_batch(graph: Graph) -> Graph:
         return graph
     steps = bind(graph)
     initial = {
-        name: dtypes.to_torch(array, f"{graph.where}: tensor {name!r}")
-        for name, array in graph.initializers.items()
+        name: dtypes.to_torch(array, f"{graph.where}: tensor {name!r}") for name, array in graph.initializers.items()
     }
     constants = initial | fold(steps, initial, graph)
     model = onnx.ModelProto()

@@ -119,9 +119,7 @@ class TorchGraph(nn.Module):
     def _given(self, chosen: Plan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name in chosen.inputs:
             if name not in inputs:
-                raise GraphError(
-                    self.graph.where, f"no input {name!r}", "a tensor for it", "Add it to `inputs`."
-                )
+                raise GraphError(self.graph.where, f"no input {name!r}", "a tensor for it", "Add it to `inputs`.")
         return {name: inputs[name] for name in chosen.inputs}
 
     def _groups(self, given: Mapping[str, Tensor]) -> int | None:
@@ -160,16 +158,10 @@ class TorchGraph(nn.Module):
             arguments.append(argument if steers or argument.device == device else argument.to(device))
         return arguments
 
-    def _each(
-        self, chosen: Plan, given: Mapping[str, Tensor], names: Sequence[str], groups: int
-    ) -> dict[str, Tensor]:
+    def _each(self, chosen: Plan, given: Mapping[str, Tensor], names: Sequence[str], groups: int) -> dict[str, Tensor]:
         """Every fixed batch on its own, all at once (:func:`torch.vmap`), joined along axis 0."""
         shared = {name: tensor for name, tensor in given.items() if not tensor.dim()}
-        parts = {
-            name: tensor.reshape(groups, -1, *tensor.shape[1:])
-            for name, tensor in given.items()
-            if tensor.dim()
-        }
+        parts = {name: tensor.reshape(groups, -1, *tensor.shape[1:]) for name, tensor in given.items() if tensor.dim()}
         found = torch.vmap(lambda part: self._execute(chosen, shared | part, names))(parts)
         for name, tensor in found.items():
             if tensor.dim() < 2 or tensor.shape[1] != self._batch:

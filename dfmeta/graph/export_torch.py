@@ -71,9 +71,7 @@ def export_module(
     """
     where = f"export of {type(module).__name__}"
     _require(len(input_names) == len(example), where, f"{len(input_names)} input names", f"{len(example)}")
-    _require(
-        not dynamic_batch or all(x.ndim for x in example), where, "an input without axes", "a batch axis"
-    )
+    _require(not dynamic_batch or all(x.ndim for x in example), where, "an input without axes", "a batch axis")
     probes = [_probe(example, size) for size in ((1, 3) if dynamic_batch else (None,))]
     with torch.random.fork_rng(devices=[]):
         _require_repeatable(module, probes[-1], atol, where)
@@ -87,9 +85,7 @@ def export_module(
             for probe in probes:
                 parity.check_parity(graph, module, probe, atol, rtol)
         except GraphError as error:
-            raise ExportError(
-                where, f"a graph that does not run ({error})", "one that onnxruntime runs"
-            ) from error
+            raise ExportError(where, f"a graph that does not run ({error})", "one that onnxruntime runs") from error
     return graph
 
 

@@ -73,9 +73,7 @@ def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
     try:
         checker.check_model(raw if standing_in is model else standing_in, full_check=False)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
-        raise GraphError(
-            where, f"an invalid model: {first_line(error)}", "a valid ONNX model", REEXPORT
-        ) from error
+        raise GraphError(where, f"an invalid model: {first_line(error)}", "a valid ONNX model", REEXPORT) from error
 
 
 def opset(model: onnx.ModelProto, where: str) -> int:
@@ -144,9 +142,7 @@ def _refuse_code(model: onnx.ModelProto, where: str) -> None:
             "Inline them with onnx.inliner.inline_local_functions.",
         )
     if model.training_info:
-        raise GraphError(
-            where, "training information", "an inference graph", "Export the model in eval mode."
-        )
+        raise GraphError(where, "training information", "an inference graph", "Export the model in eval mode.")
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
         raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", REEXPORT)
@@ -158,9 +154,7 @@ def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
         ("initializers", len(graph.initializer), MAX_INITIALIZERS),
     ):
         if count > most:
-            raise GraphError(
-                where, f"{count} {what}", f"at most {most}", "Simplify the graph before publishing it."
-            )
+            raise GraphError(where, f"{count} {what}", f"at most {most}", "Simplify the graph before publishing it.")
     for tensor in (message for message in _messages(graph) if isinstance(message, onnx.TensorProto)):
         _check_tensor(tensor, where)
 

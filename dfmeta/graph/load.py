@@ -115,11 +115,7 @@ class Graph:
         if name in self._values:
             return self._values[name]
         near = difflib.get_close_matches(name, self._values, n=1)
-        fix = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else "Value names are case-sensitive; list them with `values`."
-        )
+        fix = f"Did you mean {near[0]!r}?" if near else "Value names are case-sensitive; list them with `values`."
         raise GraphError(self.where, f"no value {name!r}", "a value name of this graph", fix)
 
     def dtype(self, name: str) -> str:
@@ -149,23 +145,17 @@ class Graph:
     @property
     def parameter_count(self) -> int:
         """Elements of all :attr:`weights`."""
-        return sum(
-            math.prod(tensor.dims) for tensor in self.model.graph.initializer if tensor.name in self.weights
-        )
+        return sum(math.prod(tensor.dims) for tensor in self.model.graph.initializer if tensor.name in self.weights)
 
 
 def _typed(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     graph = model.graph
-    return [
-        info for info in (*graph.input, *graph.value_info, *graph.output) if info.type.HasField("tensor_type")
-    ]
+    return [info for info in (*graph.input, *graph.value_info, *graph.output) if info.type.HasField("tensor_type")]
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:
     tensor = info.type.tensor_type
-    sizes = tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim
-    )
+    sizes = tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim)
     return Value(info.name, dtypes.name_of(tensor.elem_type), sizes)
 
 

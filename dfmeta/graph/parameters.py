@@ -29,9 +29,7 @@ _POSITIONS: Final[dict[str, frozenset[int]]] = {
 # A constant with axes that is added, multiplied or joined is a bias, a gain or a learned token; a bare
 # number (an epsilon, 1/sqrt(d), the 0.5 of a Gelu) is not, nor is a factor of one element.
 _BROADCAST: Final = frozenset({"Add", "Mul", "Concat"})
-_VIEWS: Final = frozenset(
-    {"Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze", "Expand", "Flatten", "Cast"}
-)
+_VIEWS: Final = frozenset({"Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze", "Expand", "Flatten", "Cast"})
 
 
 def weight_names(graph: onnx.GraphProto) -> frozenset[str]:

@@ -52,9 +52,7 @@ def check_parity(
         TypeError: the reference gives something else than tensors.
     """
     expected = arrays(reference, inputs)
-    feed = {
-        value.name: tensor.detach().cpu().numpy() for value, tensor in zip(graph.inputs, inputs, strict=True)
-    }
+    feed = {value.name: tensor.detach().cpu().numpy() for value, tensor in zip(graph.inputs, inputs, strict=True)}
     results = OrtGraph(graph).run(feed)
     found = [results[value.name] for value in graph.outputs]
     return compare(found, expected, atol, rtol, graph.where)

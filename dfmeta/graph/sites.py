@@ -11,9 +11,7 @@ import onnx
 from dfmeta.graph.load import Graph
 
 _WEIGHT_OPERATORS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_VIEWS: Final = frozenset(
-    {"Transpose", "Reshape", "Identity", "Cast", "DequantizeLinear", "Squeeze", "Unsqueeze"}
-)
+_VIEWS: Final = frozenset({"Transpose", "Reshape", "Identity", "Cast", "DequantizeLinear", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,7 @@ def _weight(node: onnx.NodeProto, sources: dict[str, str]) -> str | None:
     return None
 
 
-def _after_bias(
-    value: str, readers: dict[str, list[onnx.NodeProto]], sources: dict[str, str], graph: Graph
-) -> str:
+def _after_bias(value: str, readers: dict[str, list[onnx.NodeProto]], sources: dict[str, str], graph: Graph) -> str:
     uses = readers.get(value, [])
     if value in {output.name for output in graph.outputs} or len(uses) != 1 or uses[0].op_type != "Add":
         return value

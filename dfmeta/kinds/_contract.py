@@ -58,8 +58,6 @@ def zero_where_unobserved(count: np.ndarray, tensors: Mapping[str, np.ndarray], 
         rows = values if count.ndim else values[None]
         if unobserved.any() and rows[unobserved].any():
             found.append(
-                Problem(
-                    f"{where}.{name}", "filler", "values where the count is 0", "zeros", "Write zeros there."
-                )
+                Problem(f"{where}.{name}", "filler", "values where the count is 0", "zeros", "Write zeros there.")
             )
     return found

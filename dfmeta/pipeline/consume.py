@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class Distilled:
         seed: of everything.
         steps: training steps.
         loss: of the last step, mean squared logit error in units of the teacher's logit variance.
-        agreement: share of fresh synthetic inputs on which student and teacher name the same class.
+        agreement: percent of synthetic inputs on which student and teacher name the same class.
         costs: parameters, MACs and bytes of the student.
         teacher_costs: the same of the teacher.
         source: sha256 of the bundle's manifest.
@@ -106,7 +107,7 @@ def reconstruct(
         settings: fields of the method's ``Config`` as text.
         progress: called with stage, steps done, steps in all, and loss.
     """
-    if Path(out).exists():
+    if os.path.lexists(out):
         raise OutputExists(out)
     if count < 1:
         raise DataError("--count", str(count), "1 or more")
@@ -171,7 +172,7 @@ def distill(
         OutputExists: ``out`` is taken.
         BundleError, GraphError, StepError, ExportError, UnknownName: see :mod:`dfmeta.errors`.
     """
-    if Path(out).exists():
+    if os.path.lexists(out):
         raise OutputExists(out)
     opened = open_release(bundle)
     config = config or distillation.Config()
@@ -187,7 +188,7 @@ def distill(
     done = distillation.distill(network, task.teacher, source, config, task.generator, progress)
     fresh = source(1000)
     with torch.no_grad():
-        agreement = (network(fresh).argmax(1) == task.teacher(fresh).argmax(1)).float().mean().item()
+        agreement = (network(fresh).argmax(1) == task.teacher(fresh).argmax(1)).float().mean().item() * 100
     recipe = {
         "student": student,
         "method": method,

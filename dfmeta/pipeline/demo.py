@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 import subprocess
 import sys
@@ -63,9 +64,7 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(
-    out: Path, *, seed: int = 0, progress: Progress | None = None, quick: bool = False
-) -> DemoResult:
+def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None, quick: bool = False) -> DemoResult:
     """Run the demo.
 
     Args:
@@ -78,7 +77,7 @@ def run_demo(
         OutputExists: ``out`` is taken.
         MissingExtra: scikit-learn or matplotlib is not installed.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputExists(out)
     started = time.monotonic()
     report = progress or (lambda stage, done, total, loss: None)
@@ -113,9 +112,7 @@ def run_demo(
 
 
 def _digits(ops: Sequence[v1.Op]) -> tuple[Tensor, Tensor]:
-    entry = v1.Input(
-        name="image", dtype="float32", shape=["batch", 1, 8, 8], modality="image", preprocessing=list(ops)
-    )
+    entry = v1.Input(name="image", dtype="float32", shape=["batch", 1, 8, 8], modality="image", preprocessing=list(ops))
     (batch,) = feed(open_data(TRAIN), [entry], 10_000)
     assert batch.labels is not None  # noqa: S101 - digits have labels
     return torch.from_numpy(batch.inputs["image"]), torch.from_numpy(batch.labels)
@@ -152,7 +149,7 @@ def _train(images: Tensor, labels: Tensor, epochs: int, seed: int, report: Progr
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, steps + 1)
     done = 0
     for _ in range(epochs):
-        for rows in torch.randperm(len(images), generator=generator).split(64):
+        for rows in torch.split(torch.randperm(len(images), generator=generator), 64):
             logits = network(shift(images[rows], 0.125, generator))
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
@@ -213,9 +210,7 @@ def _distil(name: str, bundle: Path, out: Path, options: list[str], report: Prog
         report(f"{name}: {stage}", int(done), int(total), float(loss or 0))
     answer, _ = process.communicate()
     if process.returncode:
-        raise StepError(
-            name, f"exit code {process.returncode}: {' '.join(said) or answer.strip()}", "a student"
-        )
+        raise StepError(name, f"exit code {process.returncode}: {' '.join(said) or answer.strip()}", "a student")
 
 
 def _rows(bundle: Path, students: dict[str, Path]) -> tuple[DemoRow, ...]:
@@ -229,9 +224,7 @@ def _rows(bundle: Path, students: dict[str, Path]) -> tuple[DemoRow, ...]:
 
 def _row(name: str, found: Evaluation) -> DemoRow:
     assert found.accuracy is not None  # noqa: S101 - digits have labels
-    return DemoRow(
-        name, found.accuracy, found.agreement, found.costs.parameters, found.costs.macs, found.costs.bytes
-    )
+    return DemoRow(name, found.accuracy, found.agreement, found.costs.parameters, found.costs.macs, found.costs.bytes)
 
 
 def _picture(path: Path, bundle: Path, images: Tensor, labels: Tensor, seed: int, quick: bool) -> Path:

@@ -75,7 +75,7 @@ def evaluate(
     if preprocessing is None:
         preprocessing = release.manifest.model.inputs[0].preprocessing if release else []
     if teacher is not None:
-        _same_classes(graph, teacher)
+        _same_task(graph, teacher)
     source = open_data(data, limit=limit, seed=seed)
     labels = source.labels
     if labels is not None:
@@ -107,21 +107,28 @@ def evaluate(
 
 
 def _classes(graph: Graph) -> int:
-    size = graph.outputs[0].shape[-1]
+    output = graph.outputs[0]
+    size = output.shape[-1] if len(output.shape) == 2 else None
     if not isinstance(size, int):
         raise GraphError(
-            f"output {graph.outputs[0].name!r}",
-            f"shape {list(graph.outputs[0].shape)}",
-            "a fixed number of classes on the last axis",
+            f"output {output.name!r}",
+            f"shape {list(output.shape)}",
+            "[batch, classes], with a fixed number of classes",
+            "Only classifiers can be evaluated.",
         )
     return size
 
 
-def _same_classes(graph: Graph, teacher: Graph) -> None:
-    if len(graph.inputs) != len(teacher.inputs) or _classes(graph) != _classes(teacher):
+def _same_task(graph: Graph, teacher: Graph) -> None:
+    ours, theirs = (_inputs(g) for g in (graph, teacher))
+    if ours != theirs or _classes(graph) != _classes(teacher):
         raise DataError(
             "--bundle",
-            f"a teacher with {len(teacher.inputs)} inputs and {_classes(teacher)} classes",
-            f"one with {len(graph.inputs)} and {_classes(graph)}, as the model has",
+            f"a teacher with inputs {theirs} and {_classes(teacher)} classes",
+            f"one with {ours} and {_classes(graph)}, as the model has",
             "Give the bundle that the model was made from.",
         )
+
+
+def _inputs(graph: Graph) -> str:
+    return ", ".join(f"{value.dtype} {list(value.shape[1:])}" for value in graph.inputs)

@@ -57,9 +57,7 @@ def make_task(bundle: Bundle, graph: Graph, seed: int) -> Task:
     inputs, output = bundle.manifest.model.inputs, graph.outputs[0]
     if len(inputs) != 1 or "float" not in inputs[0].dtype:
         found = ", ".join(f"{entry.name} ({entry.dtype})" for entry in inputs)
-        raise StepError(
-            "model inputs", found, "one floating-point input", "Other models cannot be synthesised yet."
-        )
+        raise StepError("model inputs", found, "one floating-point input", "Other models cannot be synthesised yet.")
     if len(output.shape) != 2 or not isinstance(output.shape[1], int):
         raise StepError(f"output {output.name!r}", f"shape {list(output.shape)}", "[batch, classes]")
     entry = inputs[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +48,6 @@ def load_model(model: str, *, weights: str | Path | None = None, example: np.nda
 
 def _build(model: str) -> nn.Module:
     module_name, _, attribute = model.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), attribute)
         module = found if isinstance(found, nn.Module) else found()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os.path
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dfmeta import __version__
 from dfmeta._catalog import KINDS
-from dfmeta.bundle import write_bundle
+from dfmeta.bundle import Content, write_bundle
 from dfmeta.data import DataSource, feed, open_data
 from dfmeta.errors import DataError, OutputExists
 from dfmeta.graph import Graph
@@ -57,7 +59,7 @@ class Release:
     dataset: str = "unnamed"
     unit: str = "image"
     license: str | None = None
-    contains_personal_data: str = "no-assertion"
+    contains_personal_data: Literal["yes", "no", "no-assertion"] = "no-assertion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,11 @@ def record(
         OutputExists: ``out`` is taken.
         DataError, GraphError, StepError: the data does not fit the model, or the model fails on it.
     """
-    if Path(out).exists():
+    if os.path.lexists(out):
         raise OutputExists(out)
     source = open_data(data, limit=limit, seed=seed) if isinstance(data, str) else data
     if release is None:
-        release = Release(dataset=source.name)
+        release = Release()
     if source.count == 0:
         raise DataError(source.name, "no units", "at least one")
     classes = class_count(graph, source) if by_class else None
@@ -155,10 +157,10 @@ def record(
 
 
 def class_count(graph: Graph, source: DataSource) -> int:
-    """The number of classes: the last axis of the graph's first output.
+    """The number of classes: the last axis of the graph's first output, ``[batch, classes]``.
 
     Raises:
-        DataError: the source has no labels.
+        DataError: the source has no labels, or the output is not that of a classifier.
     """
     if source.labels is None:
         raise DataError(
@@ -167,12 +169,13 @@ def class_count(graph: Graph, source: DataSource) -> int:
             "one class for each unit",
             "Add y to the data, or record without classes (--no-classes).",
         )
-    size = graph.outputs[0].shape[-1]
+    output = graph.outputs[0]
+    size = output.shape[-1] if len(output.shape) == 2 else None
     if not isinstance(size, int):
         raise DataError(
-            f"output {graph.outputs[0].name!r}",
-            f"shape {list(graph.outputs[0].shape)}",
-            "a fixed number of classes on the last axis",
+            f"output {output.name!r}",
+            f"shape {list(output.shape)}",
+            "[batch, classes], with a fixed number of classes",
             "Record without classes (--no-classes).",
         )
     return size
@@ -199,7 +202,9 @@ def publish(
         recording: what :meth:`dfmeta.records.Recorder.finish` gave.
         inputs: the model's inputs with their preprocessing.
         release: what to say about it.
-        split, limit, seed: which part of the data set was recorded.
+        split: which part of the data set was recorded.
+        limit: how many of its units were drawn, or None for all.
+        seed: of that draw, and of the probe.
         label_names: names of the classes; their numbers where there are none.
         classes: number of classes, or None.
     """
@@ -233,18 +238,18 @@ def publish(
                 unit=release.unit,
                 unit_count=recording.unit_count,
                 contains_personal_data=release.contains_personal_data,
-            )  # type: ignore[arg-type]
+            )
         ],
         privacy=v1.Privacy(
             unit=release.unit,
             min_unit_count=recording.min_units,
-            suppression=recording.suppression,  # type: ignore[arg-type]
+            suppression=recording.suppression,
             extremes_policy="none-published",
             attestation="declared-by-publisher",
         ),
         licenses=v1.Licenses(records=release.license, model=release.license) if release.license else None,
     )
-    members = {GRAPH_PATH: graph.raw, RECORDS_PATH: tensors, PROBE_PATH: probe.tensors}
+    members: dict[str, Content] = {GRAPH_PATH: graph.raw, RECORDS_PATH: tensors, PROBE_PATH: probe.tensors}
     identity = write_bundle(out, manifest, members)
     size = (Path(out) / RECORDS_PATH).stat().st_size
     return Published(
@@ -264,9 +269,7 @@ def _bundle_info(release: Release) -> v1.BundleInfo:
     )
 
 
-def _model(
-    graph: Graph, inputs: Sequence[v1.Input], release: Release, labels: list[str], probe: Probe
-) -> v1.Model:
+def _model(graph: Graph, inputs: Sequence[v1.Input], release: Release, labels: list[str], probe: Probe) -> v1.Model:
     outputs = [
         v1.Output(
             name=value.name,
@@ -336,9 +339,7 @@ def _run(recording: Recording, seed: int, limit: int | None) -> v1.Run:
     engine = v1.Engine(
         name="onnxruntime", version=importlib.metadata.version("onnxruntime"), provider="CPUExecutionProvider"
     )
-    return v1.Run(
-        id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit
-    )
+    return v1.Run(id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit)
 
 
 def described(published: Published) -> Mapping[str, object]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from dfmeta.errors import GraphError, UnknownName
-from dfmeta.graph import Graph, SiteValue, weight_sites
+from dfmeta.graph import Graph, OrtGraph, SiteValue, Value, free_batch, weight_sites
 
 Features = Literal["flattened", "channel"]
 
@@ -107,14 +109,16 @@ def make_plan(graph: Graph, presets: Sequence[str], *, rank: int = DEFAULT_RANK)
 
     Raises:
         UnknownName: a preset we do not have.
-        GraphError: a site whose shape is not known but for the batch.
+        GraphError: a site whose shape is not known but for the batch, or no site at all for a preset.
     """
-    sites = find_sites(graph)
-    plans: dict[tuple[str, str, Features], RecordPlan] = {}
     for preset in presets:
         if preset not in PRESETS:
             raise UnknownName("preset", preset, PRESETS)
+    sites = find_sites(graph)
+    plans: dict[tuple[str, str, Features], RecordPlan] = {}
+    for preset in presets:
         for choice in PRESETS[preset]:
+            _require_sites(graph, preset, choice, sites)
             for site in sites[choice.sites]:
                 plan = _plan(site, choice, rank)
                 key = (site.id, plan.kind, plan.features)
@@ -125,37 +129,94 @@ def make_plan(graph: Graph, presets: Sequence[str], *, rank: int = DEFAULT_RANK)
 
 
 def find_sites(graph: Graph) -> dict[str, tuple[SitePlan, ...]]:
-    """The graph's sites in topological order: ``inputs``, ``top`` and ``all``."""
-    values: dict[str, SiteValue | None] = {
-        value.name: None for value in graph.inputs if "float" in value.dtype
-    }
+    """The graph's sites in topological order: ``inputs``, ``top`` and ``all``.
+
+    A value is a site only where the batch is its axis 0. Elsewhere (sequence-first attention, batch and positions
+    merged into one axis) its rows are not units, and it is left out; so are inputs that are no measurements, such
+    as token ids.
+
+    Raises:
+        GraphError: an input or a site whose sizes are not all known but for the batch.
+    """
+    for value in graph.inputs:
+        _require_sizes(value)
+    values: dict[str, SiteValue | None] = {value.name: None for value in graph.inputs if "float" in value.dtype}
     values |= {site.value: site for site in weight_sites(graph)}
     values |= {value.name: values.get(value.name) for value in graph.outputs}
+    usable = _batch_first(graph, tuple(values))
+    values = {name: found for name, found in values.items() if name in usable}
     plans = {name: _site(graph, name, found, number) for number, (name, found) in enumerate(values.items())}
     return {
         "inputs": tuple(plans[value.name] for value in graph.inputs if value.name in plans),
-        "top": tuple(plans[value.name] for value in graph.outputs),
+        "top": tuple(plans[value.name] for value in graph.outputs if value.name in plans),
         "all": tuple(plans.values()),
     }
 
 
-def _site(graph: Graph, name: str, found: SiteValue | None, number: int) -> SitePlan:
-    value = graph.value(name)
-    free = [size for size in value.shape[1:] if not isinstance(size, int)]
-    if len(value.shape) < 2 or free:
+def _batch_first(graph: Graph, names: Sequence[str]) -> frozenset[str]:
+    """Those of the values whose axis 0 is the batch, and no other axis.
+
+    A free batch that shape inference follows to every value answers at once. Otherwise the graph is run with two
+    units and with three: axis 0 must be their number both times, and nothing else may change.
+    """
+    try:
+        free = free_batch(graph)
+    except GraphError:
+        # It will be run one fixed batch at a time, so axis 0 is the batch where it has its size.
+        sizes = {value.shape[0] for value in graph.inputs if value.shape}
+        return frozenset(name for name in names if sizes & set(graph.value(name).shape[:1]))
+    symbols = {value.shape[0] for value in free.inputs if value.shape}
+    if len(symbols) == 1 and all(set(free.value(name).shape[:1]) == symbols for name in names):
+        return frozenset(names)
+    session = OrtGraph(free, names, threads=1)
+    two, three = (_shapes(session, free, units) for units in (2, 3))
+    return frozenset(name for name in names if two[name] and three[name] == (3, *two[name][1:]) and two[name][0] == 2)
+
+
+def _shapes(session: OrtGraph, graph: Graph, units: int) -> dict[str, tuple[int, ...]]:
+    inputs = {
+        value.name: np.zeros((units, *(int(size) for size in value.shape[1:])), value.dtype) for value in graph.inputs
+    }
+    return {name: array.shape for name, array in session.run(inputs).items()}
+
+
+def _require_sites(graph: Graph, preset: str, choice: Choice, sites: Mapping[str, Sequence[SitePlan]]) -> None:
+    # An input of token ids is no site, and its record is not missed: only the others are what a preset is for.
+    if choice.sites != "inputs" and not sites[choice.sites]:
         raise GraphError(
-            f"value {name!r}",
+            f"{graph.where}, preset {preset!r}",
+            "no value that has the batch as its axis 0",
+            f"one among {choice.sites!r}",
+            "Export the model with the batch first (in torch: batch_first=True).",
+        )
+
+
+def _require_sizes(value: Value) -> None:
+    if not all(isinstance(size, int) for size in value.shape[1:]):
+        raise GraphError(
+            f"value {value.name!r}",
             f"shape {list(value.shape)}",
             "a batch axis and sizes that are all known",
             "Export the model with fixed sizes for every axis but the batch.",
         )
-    batch = value.shape[0] if isinstance(value.shape[0], str) else "batch"
+
+
+def _site(graph: Graph, name: str, found: SiteValue | None, number: int) -> SitePlan:
+    value = graph.value(name)
+    _require_sizes(value)
+    if len(value.shape) < 2:
+        raise GraphError(
+            f"value {name!r}",
+            f"shape {list(value.shape)}",
+            "an axis of features after the batch axis",
+            "Export the model with an output of [batch, features].",
+        )
     return SitePlan(
         id=f"s{number:04d}",
         value=name,
         label=found.label if found else name,
         dtype=value.dtype,
-        shape=(batch, *value.shape[1:]),
+        shape=("batch", *value.shape[1:]),
         feature_axis=found.feature_axis if found else 1,
     )
 

@@ -25,7 +25,8 @@ class Probe:
     """Tensors of the probe file, and the tolerance for meeting them again.
 
     Attributes:
-        tensors: ``input.<i>``, ``output.<i>`` and for each site ``<id>.mean`` and ``<id>.l2``, float32 scalars.
+        tensors: ``input.<i>``, ``output.<i>`` and for each site ``<id>.mean`` and ``<id>.l2``, float32 scalars;
+            integers of any width as int64, booleans as uint8: a file has no others.
         atol: absolute tolerance.
         rtol: relative tolerance.
     """
@@ -58,7 +59,8 @@ def take_probe(
             inputs[value.name] = generator.integers(0, 2, shape).astype(value.dtype)
         else:
             inputs[value.name] = (low + (high - low) * generator.random(shape)).astype(value.dtype)
-    return Probe(_summaries(graph, inputs, {site.id: site.value for site in sites}))
+    found = _summaries(graph, inputs, {site.id: site.value for site in sites})
+    return Probe({name: _stored(values) for name, values in found.items()})
 
 
 def check_probe(graph: Graph, bundle: Bundle) -> list[Problem]:
@@ -67,11 +69,14 @@ def check_probe(graph: Graph, bundle: Bundle) -> list[Problem]:
     if manifest.model.probe is None:
         return []
     expected = bundle.probe_tensors()
-    inputs = {entry.name: expected[f"input.{index}"] for index, entry in enumerate(manifest.model.inputs)}
+    inputs = {
+        entry.name: expected[f"input.{index}"].astype(graph.value(entry.name).dtype, copy=False)
+        for index, entry in enumerate(manifest.model.inputs)
+    }
     sites = {site.id: site.onnx_value() for site in manifest.sites if site.probe is not None}
     found = _summaries(graph, inputs, {key: value for key, value in sites.items() if value is not None})
     problems = []
-    for name, values in found.items():
+    for name, values in ((name, _stored(values)) for name, values in found.items()):
         if name in expected and not _close(values, expected[name], manifest.model.probe):
             error = np.abs(values - expected[name]).max() if values.shape == expected[name].shape else "shape"
             problems.append(
@@ -86,14 +91,18 @@ def check_probe(graph: Graph, bundle: Bundle) -> list[Problem]:
     return problems
 
 
+def _stored(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "iu" and values.dtype not in (np.int8, np.uint8):
+        return values.astype(np.int64)
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values
+
+
 def _close(values: np.ndarray, expected: np.ndarray, tolerance: object) -> bool:
     atol, rtol = getattr(tolerance, "atol", ATOL), getattr(tolerance, "rtol", RTOL)
     return values.shape == expected.shape and bool(np.allclose(values, expected, rtol=rtol, atol=atol))
 
 
-def _summaries(
-    graph: Graph, inputs: Mapping[str, np.ndarray], sites: Mapping[str, str]
-) -> dict[str, np.ndarray]:
+def _summaries(graph: Graph, inputs: Mapping[str, np.ndarray], sites: Mapping[str, str]) -> dict[str, np.ndarray]:
     tapped = [value for value in sites.values() if value not in inputs]
     values = {**OrtGraph(graph, tapped, threads=1, dynamic_batch=True).run(inputs), **inputs}
     tensors = {f"input.{index}": inputs[value.name] for index, value in enumerate(graph.inputs)}

@@ -48,10 +48,17 @@ class Statistic:
             labels: ``[n]`` int64 classes; not looked at by a record over all units.
 
         Returns:
-            Scalar of the kind's own distance (see its ``match.py``).
+            Scalar of the kind's own distance (see its ``match.py``), over the units whose class was observed; 0
+            where none was. A withheld class says nothing, which is not to say that it is zero everywhere.
         """
         group = labels if self.by_class else torch.zeros_like(labels)
         samples, group = feature_vectors(value, group, self.features, self.feature_axis)
+        unobserved = self.tensors["count"] == 0
+        if bool(unobserved.any()):
+            seen = ~unobserved[group]
+            samples, group = samples[seen], group[seen]
+            if not len(group):
+                return value.new_zeros(())
         distance: Tensor = KINDS.load(self.kind, "match").distance(samples, group, self.tensors)
         return distance
 

@@ -8,10 +8,11 @@ recording = recorder.finish()
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Recording:
     unit_count: int
     batch_size: int
     min_units: int
-    suppression: str
+    suppression: Literal["none", "complementary"]
 
 
 class Recorder:
@@ -95,7 +96,7 @@ class Recorder:
         self.sites = tuple({entry.site.id: entry.site for entry in self.plan}.values())
         self._given = {value.name for value in graph.inputs}
         tapped = [site.value for site in self.sites if site.value not in self._given]
-        self._session = OrtGraph(graph, tapped, threads=threads, dynamic_batch=True)
+        self._session: OrtGraph | None = OrtGraph(graph, tapped, threads=threads, dynamic_batch=True)
         groups = classes or 1
         self._accumulators = [
             _kind(entry).Accumulator(entry.feature_count, groups, entry.configuration) for entry in self.plan
@@ -109,7 +110,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._session
+        self._session = None
 
     def update(self, inputs: np.ndarray | Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> None:
         """Run one batch through the graph and take it in.
@@ -119,10 +120,14 @@ class Recorder:
             labels: ``[n]`` int class indices; needed when there are classes.
 
         Raises:
-            DataError: labels missing, of the wrong length or out of range; a NaN or infinity at a site.
+            DataError: labels missing, of the wrong length or out of range; inputs of different lengths.
+            GraphError: inputs that do not fit the graph.
+            StepError: a NaN or infinity at a site; or the recorder's ``with`` block has been left.
         """
+        if self._session is None:
+            raise StepError("recorder", "a batch after it was closed", "batches inside its with block")
         given = inputs if isinstance(inputs, Mapping) else {self.graph.inputs[0].name: inputs}
-        units = len(next(iter(given.values())))
+        units = _units(given)
         group = self._groups(labels, units)
         values = {**self._session.run(given), **given}
         tensors = {site.id: self._finite(site, values[site.value]) for site in self.sites}
@@ -140,14 +145,10 @@ class Recorder:
         """
         total = int(self._units.sum())
         if total < self.min_units:
-            raise DataError(
-                "records", f"{total} units", f"at least {self.min_units}", "Feed the recorder more data."
-            )
+            raise DataError("records", f"{total} units", f"at least {self.min_units}", "Feed the recorder more data.")
         hidden = self._small_classes()
         records = [
-            record
-            for pair in zip(self.plan, self._accumulators, strict=True)
-            for record in self._taken(*pair, hidden)
+            record for pair in zip(self.plan, self._accumulators, strict=True) for record in self._taken(*pair, hidden)
         ]
         return Recording(
             self.sites,
@@ -160,7 +161,9 @@ class Recorder:
 
     def _taken(self, entry: RecordPlan, accumulator: Any, hidden: tuple[int, ...]) -> list[Taken]:
         if hidden:
-            # Withheld classes leave the pooled record too: "all minus the rest" must not give them back.
+            # Withheld classes leave the pooled record too: "all minus the rest" must not give them back. The
+            # recorder itself keeps them: with more data they may become large enough.
+            accumulator = copy.deepcopy(accumulator)
             accumulator.suppress(list(hidden))
         units = self._units.clone()
         units[list(hidden)] = 0
@@ -221,6 +224,14 @@ class Recorder:
                 "Check the input's preprocessing and the model's weights.",
             )
         return tensor
+
+
+def _units(inputs: Mapping[str, np.ndarray]) -> int:
+    counts = {name: len(array) for name, array in inputs.items()}
+    if len(set(counts.values())) != 1:
+        found = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
+        raise DataError("inputs", f"units {found}", "the same number in each input")
+    return next(iter(counts.values()))
 
 
 def _kind(entry: RecordPlan) -> ModuleType:

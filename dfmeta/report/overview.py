@@ -107,9 +107,7 @@ def _values(record: v1.Record, manifest: v1.Manifest) -> int | None:
     if record.kind_version != spec.VERSION:
         return None
     try:
-        layout = spec.layout(
-            record.feature_count, len(labels.names) if labels else None, record.configuration
-        )
+        layout = spec.layout(record.feature_count, len(labels.names) if labels else None, record.configuration)
     except (KeyError, TypeError, ValueError):
         # A configuration that the kind cannot read: `validate` says so, an overview leaves the number out.
         return None
@@ -118,9 +116,7 @@ def _values(record: v1.Record, manifest: v1.Manifest) -> int | None:
 
 def _about(facts: Facts) -> list[tuple[str, str]]:
     model, about = facts["model"], facts["bundle"]
-    opset = ", ".join(
-        f"{domain or 'ai.onnx'} {version}" for domain, version in (model["opset"] or {}).items()
-    )
+    opset = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in (model["opset"] or {}).items())
     rows = [
         ("model", " ".join(filter(None, [model["name"], model["version"]]))),
         ("title", about.get("title")),

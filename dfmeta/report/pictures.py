@@ -62,9 +62,7 @@ def save_digits_picture(
     return Path(path)
 
 
-def _check(
-    synthetic: Images, labels: NDArray[np.integer], means: Images, names: Sequence[str] | None
-) -> None:
+def _check(synthetic: Images, labels: NDArray[np.integer], means: Images, names: Sequence[str] | None) -> None:
     for what, images in (("synthetic images", synthetic), ("class means", means)):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(what, f"shape {list(images.shape)}", "[n, 1 or 3, height, width]")

@@ -78,9 +78,7 @@ def columns_table(
         title: above the table.
         numbers: headings whose cells are aligned to the right.
     """
-    table = Table(
-        box=box.SIMPLE_HEAD, title=_title(title), title_justify="left", pad_edge=False, show_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=_title(title), title_justify="left", pad_edge=False, show_edge=False)
     for name in columns:
         table.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:

@@ -78,9 +78,7 @@ class Grammar:
         """Check the grammar after pydantic's own type check."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The same pattern, anchored, for the published schema."""
         return {**handler(schema), "pattern": f"^{self.pattern}$"}
 
@@ -92,9 +90,7 @@ class _MemberPath(Grammar):
     def _check(self, text: str) -> str:
         reason = path_fault(text)
         if reason:
-            raise PydanticCustomError(
-                "unsafe-path", "{expected}", {"expected": self.expected, "found": reason}
-            )
+            raise PydanticCustomError("unsafe-path", "{expected}", {"expected": self.expected, "found": reason})
         return text
 
 
@@ -129,12 +125,8 @@ TensorName = Annotated[
         "a tensor name such as 'r0.mean': lower-case words joined by dots",
     ),
 ]
-Name = Annotated[
-    str, Grammar(r"[a-z][a-z0-9._-]{0,63}", "bad-name", "a lower-case name such as 'model.graph'")
-]
-Feature = Annotated[
-    str, Grammar(r"[a-z][a-z0-9-]{0,63}", "bad-name", "a feature name such as 'external-data'")
-]
+Name = Annotated[str, Grammar(r"[a-z][a-z0-9._-]{0,63}", "bad-name", "a lower-case name such as 'model.graph'")]
+Feature = Annotated[str, Grammar(r"[a-z][a-z0-9-]{0,63}", "bad-name", "a feature name such as 'external-data'")]
 Symbol = Annotated[
     str,
     Grammar(r"[ -~]{1,128}", "bad-dimension", "a dimension: a positive integer or a printable ASCII name"),

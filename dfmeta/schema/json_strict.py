@@ -61,9 +61,7 @@ class _Walk:
             return self.mapping(raw, where)
         if isinstance(raw, list):
             if len(raw) > self.limits.array_items:
-                self.report(
-                    where, "too-many-items", f"{len(raw)} items", f"at most {self.limits.array_items}"
-                )
+                self.report(where, "too-many-items", f"{len(raw)} items", f"at most {self.limits.array_items}")
                 return []
             return [self.value(item, f"{where}[{index}]") for index, item in enumerate(raw)]
         if isinstance(raw, str):
@@ -75,9 +73,7 @@ class _Walk:
 
     def mapping(self, raw: _Pairs, where: str) -> dict[str, object]:
         if len(raw.pairs) > self.limits.object_members:
-            self.report(
-                where, "too-many-items", f"{len(raw.pairs)} members", f"at most {self.limits.object_members}"
-            )
+            self.report(where, "too-many-items", f"{len(raw.pairs)} members", f"at most {self.limits.object_members}")
             return {}
         members: dict[str, object] = {}
         for key, value in raw.pairs:
@@ -92,9 +88,7 @@ class _Walk:
         if _SURROGATE.search(text):
             self.report(where, "lone-surrogate", "half of a surrogate pair", "valid Unicode")
         elif len(text.encode()) > self.limits.string_bytes:
-            self.report(
-                where, "string-too-long", f"{len(text.encode())} bytes", f"at most {self.limits.string_bytes}"
-            )
+            self.report(where, "string-too-long", f"{len(text.encode())} bytes", f"at most {self.limits.string_bytes}")
 
     def report(self, where: str, code: str, found: str, expected: str) -> None:
         self.problems.append(Problem(where or "document", code, found, expected))
@@ -141,9 +135,7 @@ def parse(raw: bytes, where: str, limits: Limits = MANIFEST_LIMITS) -> object:
         problem = Problem(f"byte {error.start}", "not-utf8", "bytes that are not UTF-8", "UTF-8")
         raise SchemaError(where, [problem]) from None
     except json.JSONDecodeError as error:
-        problem = Problem(
-            f"line {error.lineno} column {error.colno}", "not-json", error.msg, "one JSON document"
-        )
+        problem = Problem(f"line {error.lineno} column {error.colno}", "not-json", error.msg, "one JSON document")
         raise SchemaError(where, [problem]) from None
     walk = _Walk(limits)
     value = walk.value(document, "")
@@ -156,9 +148,7 @@ def _before_parsing(raw: bytes, limits: Limits) -> Problem | None:
     if len(raw) > limits.size:
         return Problem("document", "too-large", f"{len(raw)} bytes", f"at most {limits.size}")
     if raw.startswith(b"\xef\xbb\xbf"):
-        return Problem(
-            "document", "byte-order-mark", "a byte order mark", "plain UTF-8", "Save it without one."
-        )
+        return Problem("document", "byte-order-mark", "a byte order mark", "plain UTF-8", "Save it without one.")
     depth = 0
     for token in _TOKEN.finditer(raw):
         mark = token[0]

@@ -50,9 +50,7 @@ def _problem(details: ErrorDetails, where: str) -> Problem:
     place = location(details["loc"], where) or "document"
     kind, context = details["type"], details.get("ctx", {})
     if kind == "missing":
-        return Problem(
-            place, "missing-member", "no such member", "one, as it is required", _misspelt(details)
-        )
+        return Problem(place, "missing-member", "no such member", "one, as it is required", _misspelt(details))
     code = _CODES.get(kind, "wrong-type" if kind.endswith(("_type", "_parsing")) else kind)
     return Problem(place, code, str(context.get("found") or shown(details["input"])), _expected(details))
 
@@ -78,11 +76,7 @@ def location(parts: Sequence[int | str], where: str = "") -> str:
 
 
 def _is_branch(part: str, before: Sequence[int | str]) -> bool:
-    return (
-        (part in _BRANCHES or "[" in part)
-        and bool(before)
-        and (isinstance(before[0], int) or before[0] == "pixels")
-    )
+    return (part in _BRANCHES or "[" in part) and bool(before) and (isinstance(before[0], int) or before[0] == "pixels")
 
 
 def _misspelt(details: ErrorDetails) -> str:
@@ -90,7 +84,5 @@ def _misspelt(details: ErrorDetails) -> str:
     # Comparing with each key of a large object would let a hostile manifest buy minutes.
     if not isinstance(members, dict) or len(members) > 64:
         return ""
-    near = difflib.get_close_matches(
-        str(details["loc"][-1]), [key for key in members if isinstance(key, str)], n=1
-    )
+    near = difflib.get_close_matches(str(details["loc"][-1]), [key for key in members if isinstance(key, str)], n=1)
     return f"Is {shown(near[0])} misspelt?" if near else "Add it."

@@ -79,9 +79,7 @@ def _files(manifest: v1.Manifest) -> Iterator[Problem]:
         if file.size > limit:
             yield Problem(f"{where}.size", "too-large", f"{file.size} bytes", f"at most {limit}")
         if file.role == "records" and file.header_sha256 is None:
-            yield Problem(
-                f"{where}.header_sha256", "missing-member", "no such member", "one, for role records"
-            )
+            yield Problem(f"{where}.header_sha256", "missing-member", "no such member", "one, for role records")
 
 
 def _file_reference(manifest: v1.Manifest, where: str, id: str, role: str) -> Iterator[Problem]:
@@ -129,9 +127,7 @@ def _sites(manifest: v1.Manifest) -> Iterator[Problem]:
         yield from _addresses(manifest, site, where)
         yield from _axes(site, where)
         if site.probe is not None and manifest.model.probe is None:
-            yield Problem(
-                f"{where}.probe", "dangling-reference", "probe tensors", "model.probe, which holds them"
-            )
+            yield Problem(f"{where}.probe", "dangling-reference", "probe tensors", "model.probe, which holds them")
     pairs = (("model.probe", name) for name in probe_tensor_names(manifest))
     yield from _repeated(pairs, "duplicate-tensor", "each probe tensor once")
 
@@ -141,9 +137,7 @@ def _addresses(manifest: v1.Manifest, site: v1.Site, where: str) -> Iterator[Pro
     values = [(i, a) for i, a in enumerate(site.addresses) if isinstance(a, v1.OnnxValue)]
     if graph is not None and len(values) != 1:
         fix = "Give the value's name in the graph."
-        yield Problem(
-            f"{where}.addresses", "no-onnx-value", f"{len(values)} onnx-value addresses", "exactly one", fix
-        )
+        yield Problem(f"{where}.addresses", "no-onnx-value", f"{len(values)} onnx-value addresses", "exactly one", fix)
     for index, address in values:
         place = f"{where}.addresses[{index}].file"
         yield from _file_reference(manifest, place, address.file, "model.graph")
@@ -151,9 +145,7 @@ def _addresses(manifest: v1.Manifest, site: v1.Site, where: str) -> Iterator[Pro
 
 def _axes(site: v1.Site, where: str) -> Iterator[Problem]:
     if isinstance(site.shape[0], int):
-        yield Problem(
-            f"{where}.shape[0]", "bad-dimension", str(site.shape[0]), "a name, as axis 0 is the batch"
-        )
+        yield Problem(f"{where}.shape[0]", "bad-dimension", str(site.shape[0]), "a name, as axis 0 is the batch")
     if site.feature_axis is None:
         return
     if site.feature_axis >= len(site.shape):
@@ -193,9 +185,7 @@ def _records(manifest: v1.Manifest) -> Iterator[Problem]:
 def _group(manifest: v1.Manifest, record: v1.Record, where: str) -> Iterator[Problem]:
     if record.group.by == "class":
         if record.group.label_set is None:
-            yield Problem(
-                f"{where}.group.label_set", "missing-member", "no such member", "one, as by is 'class'"
-            )
+            yield Problem(f"{where}.group.label_set", "missing-member", "no such member", "one, as by is 'class'")
             return
         labels = manifest.label_set(record.group.label_set)
         if labels is None:

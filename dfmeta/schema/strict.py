@@ -64,9 +64,7 @@ def _node(node: v1.Node, where: str) -> Iterator[Problem]:
     for name in node.model_extra or {}:
         near = difflib.get_close_matches(name[:64], known, n=1)
         fix = f"Did you mean {near[0]!r}?" if near else "Put what is your own under 'extensions'."
-        yield Problem(
-            join(where, name), "unknown-member", "a member that the format does not define", "", fix
-        )
+        yield Problem(join(where, name), "unknown-member", "a member that the format does not define", "", fix)
     for name, field in fields.items():
         yield from _inside(getattr(node, name), join(where, field.alias or name))
 

@@ -32,11 +32,7 @@ def gate(document: object, where: str) -> tuple[dict[str, object], tuple[str, ..
     problems = []
     if document.get("format") != "dfmeta":
         problems.append(_head("format", "wrong-format", document.get("format"), "'dfmeta'"))
-    parts = (
-        re.fullmatch(r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})", version)
-        if isinstance(version, str)
-        else None
-    )
+    parts = re.fullmatch(r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})", version) if isinstance(version, str) else None
     if parts is None:
         problems.append(_head("format_version", "bad-version", version, "MAJOR.MINOR, such as '1.0'"))
     if problems or parts is None:

@@ -37,8 +37,8 @@ class Generator(nn.Module):
                     parameter.uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
             self._label.weight.normal_(generator=generator)
-            nn.init.zeros_(self._body.last.weight)
-            nn.init.zeros_(self._body.last.bias)
+            for parameter in self._body.last.parameters():
+                parameter.zero_()
 
     def forward(self, noise: Tensor, labels: Tensor, base: Tensor) -> Tensor:
         """``[n, *item_shape]`` correction, in units of the input's deviation."""

@@ -67,9 +67,7 @@ class _Target:
         return (
             mean
             + outside
-            + torch.stack(
-                [row @ self.vectors[label] for row, label in zip(inside, labels.tolist(), strict=True)]
-            )
+            + torch.stack([row @ self.vectors[label] for row, label in zip(inside, labels.tolist(), strict=True)])
         )
 
     def error(self, value: Tensor, labels: Tensor, target: Tensor, hidden: bool) -> Tensor:
@@ -155,9 +153,7 @@ def _target(task: Task, value: str, preset: str) -> _Target:
     if spectrum is None:
         return _Target(moments, mean, variance, None, None, None)
     parts = spectrum.tensors
-    return _Target(
-        moments, mean, variance, parts["eigenvectors"], parts["eigenvalues"], parts["residual_trace"]
-    )
+    return _Target(moments, mean, variance, parts["eigenvectors"], parts["eigenvalues"], parts["residual_trace"])
 
 
 def build(task: Task, config: Config, variant: str) -> Lopes:

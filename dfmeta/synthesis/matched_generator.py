@@ -25,7 +25,6 @@ from dfmeta.records import Statistic
 from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._generators import Generator
 
-
 POOL_BYTES = 512_000_000
 
 
@@ -44,14 +43,14 @@ class Config:
         past: share of the pool that was kept while the generator learnt; the rest is made at the end.
     """
 
-    iterations: int = 400
+    iterations: int = 300
     batch: int = 320
     per_class: int = 16
-    lr: float = 1e-3
+    lr: float = 5e-4
     width: int = 24
-    match_weight: float = 1.0
+    match_weight: float = 10.0
     pool: int = 30_000
-    past: float = 0.5
+    past: float = 0.8
 
 
 class MatchedGenerator:
@@ -66,9 +65,7 @@ class MatchedGenerator:
         self._network = Generator(task.item_shape, task.classes, latent, config.width, task.generator)
         self._latent = latent
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=config.lr, betas=(0.5, 0.99))
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, config.lr, config.iterations + 1
-        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, config.lr, config.iterations + 1)
         self._bank: list[tuple[Tensor, Tensor]] = []
         self._done = 0
         self._size = max(config.batch, min(config.pool, POOL_BYTES // (4 * math.prod(task.item_shape))))
@@ -112,9 +109,7 @@ class MatchedGenerator:
         self._network.eval()
         with torch.no_grad():
             while sum(len(labels) for _, labels in made) < self._size:
-                labels = torch.randint(
-                    self._task.classes, (self._config.batch,), generator=self._task.generator
-                )
+                labels = torch.randint(self._task.classes, (self._config.batch,), generator=self._task.generator)
                 made.append((self._generate(labels)[0], labels))
         self._bank.clear()
         return torch.cat([inputs for inputs, _ in made]), torch.cat([labels for _, labels in made])

@@ -30,9 +30,7 @@ def run(fault: str, what: str, folder: Path) -> dict[int, int]:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(
-        path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "error"
-    )
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "error")
 
 
 @pytest.mark.parametrize("what", ["bundle", "file"])

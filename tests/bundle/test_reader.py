@@ -97,9 +97,7 @@ def test_a_changed_tensor_is_refused_and_the_others_are_not(bundle):
     (bundle / SIDECAR).write_bytes(raw)
     fresh = Bundle.open(bundle)
     assert fresh.tensor("r0", "var").shape == (2,)
-    with pytest.raises(
-        IntegrityError, match=r"dfmeta/records.safetensors: r0.mean: found sha256 .*fetch this file"
-    ):
+    with pytest.raises(IntegrityError, match=r"dfmeta/records.safetensors: r0.mean: found sha256 .*fetch this file"):
         fresh.tensor("r0", "mean")
     with pytest.raises(IntegrityError, match=r"r0\.mean"):
         opened.tensor("r0", "mean")

@@ -66,9 +66,7 @@ def test_we_read_what_the_reference_library_writes(arrays):
 def test_layout_in_memory_does_not_matter():
     values = np.arange(6.0).reshape(2, 3)
     other = np.asfortranarray(values).astype(">f8")
-    one, two = (
-        hashlib.sha256(write_safetensors({"a": each}, {"dfmeta": "x"})).digest() for each in (values, other)
-    )
+    one, two = (hashlib.sha256(write_safetensors({"a": each}, {"dfmeta": "x"})).digest() for each in (values, other))
     assert one == two
 
 

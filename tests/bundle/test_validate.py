@@ -82,9 +82,7 @@ def test_any_changed_byte_in_any_member_is_found(bundle, data):
             # The manifest pins the others; what pins the manifest is its identity.
             assert report.identity != hashlib.sha256(original).hexdigest()
         else:
-            assert [(problem.where, problem.code) for problem in report.problems] == [
-                (member, "wrong-sha256")
-            ]
+            assert [(problem.where, problem.code) for problem in report.problems] == [(member, "wrong-sha256")]
     finally:
         (bundle / member).write_bytes(original)
 
@@ -106,9 +104,7 @@ def test_swapped_members(bundle):
 
 def test_a_sidecar_of_the_same_tensor_names(bundle):
     tensors = {name: values + values.dtype.type(1) for name, values in tensors_of(bundle).items()}
-    (bundle / SIDECAR).write_bytes(
-        write_safetensors(tensors, {"dfmeta": Bundle.open(bundle).manifest.bundle.id})
-    )
+    (bundle / SIDECAR).write_bytes(write_safetensors(tensors, {"dfmeta": Bundle.open(bundle).manifest.bundle.id}))
     assert codes(bundle) == [(SIDECAR, "wrong-sha256")]
 
 
@@ -185,9 +181,7 @@ def test_a_later_kind_and_an_unknown_group_make_the_record_unusable(bundle, edit
     assert any("grouped by 'patient'" in warning for warning in report.warnings)
 
 
-@pytest.mark.parametrize(
-    "configuration", [{}, {"rank": "many"}, {"rank": None}, {"rank": -1}, {"rank": 1e300}]
-)
+@pytest.mark.parametrize("configuration", [{}, {"rank": "many"}, {"rank": None}, {"rank": -1}, {"rank": 1e300}])
 def test_a_configuration_that_a_kind_cannot_read(bundle, edit, configuration):
     edit(bundle, lambda document: document["records"][0].update(kind="spectrum", configuration=configuration))
     assert codes(bundle)[0][1] in ("bad-configuration", "missing-statistic")

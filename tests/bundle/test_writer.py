@@ -24,9 +24,7 @@ def leftovers(folder) -> list[str]:
 
 def test_what_is_written_reads_back(tmp_path, parts):
     manifest, members = parts
-    identity = write_bundle(
-        tmp_path / "out", manifest, members | {"README.md": b"# Hello", "LICENSE": b"CC0"}
-    )
+    identity = write_bundle(tmp_path / "out", manifest, members | {"README.md": b"# Hello", "LICENSE": b"CC0"})
     opened = Bundle.open(tmp_path / "out")
     assert opened.identity == identity == validate(tmp_path / "out", strict=True).identity
     for name, values in members[SIDECAR].items():
@@ -47,9 +45,7 @@ def test_drafts_are_filled_in(tmp_path, parts):
     manifest, members = parts
     files = [v1.File.draft(file.id, file.role, file.path) for file in manifest.files]
     records = [
-        record.model_copy(
-            update={"tensors": {k: v1.TensorRef.draft(t.name) for k, t in record.tensors.items()}}
-        )
+        record.model_copy(update={"tensors": {k: v1.TensorRef.draft(t.name) for k, t in record.tensors.items()}})
         for record in manifest.records
     ]
     draft = manifest.model_copy(update={"files": files, "records": records})
@@ -78,9 +74,7 @@ def test_permissions_follow_the_umask(tmp_path, parts):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: p.mkdir(), lambda p: p.write_bytes(b""), lambda p: p.symlink_to("x")]
-)
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_bytes(b""), lambda p: p.symlink_to("x")])
 def test_nothing_is_overwritten(tmp_path, parts, make):
     make(tmp_path / "out")
     before = os.lstat(tmp_path / "out")
@@ -133,9 +127,7 @@ def test_members_and_manifest_must_match(tmp_path, parts):
     manifest, members = parts
     with pytest.raises(BundleError, match=r"no content for model\.onnx"):
         write_bundle(tmp_path / "out", manifest, {k: v for k, v in members.items() if k != "model.onnx"})
-    with pytest.raises(
-        BundleError, match=r"content for \.\./evil, expected only files that the manifest lists"
-    ):
+    with pytest.raises(BundleError, match=r"content for \.\./evil, expected only files that the manifest lists"):
         write_bundle(tmp_path / "out", manifest, members | {"../evil": b""})
     assert list(tmp_path.iterdir()) == []
 
@@ -192,9 +184,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, parts, monkeypatch):
 dtypes = st.sampled_from(["<f8", "<f4", "<f2", "<i8", "i1", "u1"])
 tensors = st.dictionaries(
     st.from_regex(r"[a-z0-9_]{1,4}(\.[a-z0-9_]{1,4}){0,2}", fullmatch=True),
-    dtypes.flatmap(
-        lambda dtype: arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0, max_side=4))
-    ),
+    dtypes.flatmap(lambda dtype: arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0, max_side=4))),
     max_size=5,
 )
 

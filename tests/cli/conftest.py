@@ -111,9 +111,7 @@ def recorded(publisher: Path) -> Outcome:
     weights = publisher / "weights.safetensors"
     model = ("--model", "dfmeta_test_teacher:teacher", "--weights", weights)
     about = ("--name", "digits teacher", "--license", "MIT", "--dataset-name", "digits of a test")
-    return run(
-        "record", *model, *about, "--data", "digits:train", *SCALE, "--out", publisher / "release", "--json"
-    )
+    return run("record", *model, *about, "--data", "digits:train", *SCALE, "--out", publisher / "release", "--json")
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,7 @@ DFMETA = (sys.executable, "-m", "dfmeta")
 
 def process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [*DFMETA, *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
 
 
 def test_help_is_quick() -> None:

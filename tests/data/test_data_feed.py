@@ -23,9 +23,7 @@ TO_ONE = v1.Rescale(scale=1 / 255)
 
 
 def image_input(channels: int, height: int, width: int, *ops: v1.Op) -> v1.Input:
-    return v1.Input(
-        name="image", dtype="float32", shape=["batch", channels, height, width], preprocessing=list(ops)
-    )
+    return v1.Input(name="image", dtype="float32", shape=["batch", channels, height, width], preprocessing=list(ops))
 
 
 def read(spec: str, *inputs: v1.Input, batch_size: int = 64) -> list[Batch]:
@@ -84,9 +82,7 @@ def test_images_of_different_sizes_and_colours_are_made_alike(packed: Zip, png: 
     resize = v1.Resize(size=[2, 2], interpolation="bilinear")
     (batch,) = read(spec, image_input(1, 2, 2, v1.Grayscale(), resize))
     np.testing.assert_allclose(batch.inputs["image"][:, 0, 0, 0], [10, 20, 30], rtol=1e-6)
-    with pytest.raises(
-        DataError, match=r"a/2\.png.*found shape \[3, 2, 2\], expected \[1, 2, 2\], the shape of"
-    ):
+    with pytest.raises(DataError, match=r"a/2\.png.*found shape \[3, 2, 2\], expected \[1, 2, 2\], the shape of"):
         read(spec, image_input(1, 2, 2, resize))
 
 
@@ -113,9 +109,7 @@ def test_what_does_not_fit_one_of_several_images_names_it(packed: Zip, png: Png)
         ({"x": np.zeros((2, 4), np.uint8)}, "uint8 [4], expected float32 [1, 8, 8]"),
     ],
 )
-def test_arrays_that_do_not_fit_are_found_before_reading(
-    npz: Npz, arrays: dict[str, Any], message: str
-) -> None:
+def test_arrays_that_do_not_fit_are_found_before_reading(npz: Npz, arrays: dict[str, Any], message: str) -> None:
     source = open_data(npz(**arrays))
     with pytest.raises(DataError, match=re.escape(f"found {message}")):
         feed(source, [image_input(1, 8, 8)])
@@ -161,7 +155,4 @@ def test_values_that_are_not_finite_name_their_unit(npz: Npz, bad: float) -> Non
     next(batches)
     with pytest.raises(DataError) as error:
         next(batches)
-    assert (
-        str(error.value)
-        == f"x_a[7]: found the value {bad}, expected finite numbers. Remove or repair the unit."
-    )
+    assert str(error.value) == f"x_a[7]: found the value {bad}, expected finite numbers. Remove or repair the unit."

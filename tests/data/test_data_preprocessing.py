@@ -41,9 +41,7 @@ def test_the_usual_list_against_float64() -> None:
     reference = (images.astype(np.float64) / 255 - mean) / std
     assert values.shape == (4, 3, 12, 14)
     # Three roundings of at most 2**-24 relative to a magnitude below 4.4 (1 / 0.229).
-    np.testing.assert_allclose(
-        values[:, :, 1:9, 4:12], reference.transpose(0, 3, 1, 2), atol=3 * 4.4 * 2**-24
-    )
+    np.testing.assert_allclose(values[:, :, 1:9, 4:12], reference.transpose(0, 3, 1, 2), atol=3 * 4.4 * 2**-24)
     values[:, :, 1:9, 4:12] = -9
     assert np.all(values == -9)
 
@@ -66,12 +64,8 @@ def test_grayscale_is_pillows() -> None:
     grey = preprocess(image[None], [v1.Grayscale()])
     assert grey.shape == (1, 1, 32, 32)
     # Pillow rounds to whole levels: half a level, and the error of its 16-bit weights.
-    np.testing.assert_allclose(
-        grey[0, 0], np.asarray(Image.fromarray(image).convert("L")), atol=0.5 + 255 * 2**-15
-    )
-    np.testing.assert_array_equal(
-        preprocess(noise(2, 3, 4), [v1.Grayscale()]), preprocess(noise(2, 3, 4), [])
-    )
+    np.testing.assert_allclose(grey[0, 0], np.asarray(Image.fromarray(image).convert("L")), atol=0.5 + 255 * 2**-15)
+    np.testing.assert_array_equal(preprocess(noise(2, 3, 4), [v1.Grayscale()]), preprocess(noise(2, 3, 4), []))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

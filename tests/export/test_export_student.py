@@ -86,9 +86,7 @@ def test_the_file_computes_what_the_student_computes(raw: bytes) -> None:
 def test_a_free_batch_on_request() -> None:
     source = PlainInput("x", "float32", ("batch", 5))
     mlp = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
-    graph = Graph.from_bytes(
-        export_student(mlp, source, "y", provenance={}, dynamic_batch=True), "student.onnx"
-    )
+    graph = Graph.from_bytes(export_student(mlp, source, "y", provenance={}, dynamic_batch=True), "student.onnx")
     assert graph.inputs[0].shape == ("batch", 5)
     assert not graph.model.metadata_props
     assert check_parity(graph, mlp, [torch.randn(7, 5)], atol=1e-5, rtol=1e-5).argmax_agreement == 1.0

@@ -37,9 +37,7 @@ def build(
         [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
     )
-    model = helper.make_model(
-        graph, opset_imports=opsets, ir_version=max(helper.find_min_ir_version_for(opsets), 8)
-    )
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=max(helper.find_min_ir_version_for(opsets), 8))
     typed = onnx.shape_inference.infer_shapes(inference.with_identity(model, inference.RULELESS))
     for output, result in zip(model.graph.output, typed.graph.output, strict=True):
         output.CopyFrom(result)
@@ -66,10 +64,7 @@ def runs_on_another_device(graph: Graph, inputs: Mapping[str, np.ndarray]) -> No
 
     What depends on the numbers themselves (how many are not zero) has no shape there.
     """
-    if any(
-        node.op_type in ("NonZero", "ConstantOfShape", "Range", "Shape", "Size")
-        for node in graph.model.graph.node
-    ):
+    if any(node.op_type in ("NonZero", "ConstantOfShape", "Range", "Shape", "Size") for node in graph.model.graph.node):
         return
     tensors = {name: torch.from_numpy(array.copy()).to("meta") for name, array in inputs.items()}
     names = [output.name for output in graph.outputs]
@@ -86,15 +81,9 @@ def one_node(
     host = entry.host if entry else frozenset()
     names = [f"x{place}" if array is not None else "" for place, array in enumerate(inputs)]
     given = {
-        n: a
-        for place, (n, a) in enumerate(zip(names, inputs, strict=True))
-        if a is not None and place not in host
+        n: a for place, (n, a) in enumerate(zip(names, inputs, strict=True)) if a is not None and place not in host
     }
-    fixed = {
-        n: a
-        for place, (n, a) in enumerate(zip(names, inputs, strict=True))
-        if a is not None and place in host
-    }
+    fixed = {n: a for place, (n, a) in enumerate(zip(names, inputs, strict=True)) if a is not None and place in host}
     results = [f"y{place}" for place in range(outputs)]
     node = helper.make_node(op, names, results, **attributes)
     return build([node], given, results, opset, fixed), given

@@ -72,9 +72,7 @@ def test_flattening_is_freed(target: np.ndarray, build_graph: Build) -> None:
 def test_uncertain_reshapes_are_refused_by_name(build_graph: Build) -> None:
     nodes, constants = sequence_first()
     graph = build_graph(nodes, {"x": f(1, 32)}, ["y"], 18, constants)
-    with pytest.raises(
-        GraphError, match=r"node 'heads' \(Reshape\): found a Reshape of \[8, 1, 4\] to \[8, 2, 2\]"
-    ):
+    with pytest.raises(GraphError, match=r"node 'heads' \(Reshape\): found a Reshape of \[8, 1, 4\] to \[8, 2, 2\]"):
         free_batch(graph)
 
 
@@ -107,9 +105,7 @@ def test_larger_fixed_batches_take_multiples(build_graph: Build) -> None:
     x = torch.from_numpy(f(6, 2, 4, 4))
     module = TorchGraph(graph)
     torch.testing.assert_close(module(x), torch.cat([module(x[:3]), module(x[3:])]))
-    with pytest.raises(
-        GraphError, match="found batches of 4, expected one multiple of the graph's fixed batch 3"
-    ):
+    with pytest.raises(GraphError, match="found batches of 4, expected one multiple of the graph's fixed batch 3"):
         module(x[:4])
 
 
@@ -175,6 +171,4 @@ def test_a_freed_reshape_is_never_wrong(sizes: list[int], count: int, random: ob
     graph = Graph.from_bytes(model.SerializeToString(), "law.onnx")
     x = f(count, *sizes)
     np.testing.assert_array_equal(TorchGraph(graph)(torch.from_numpy(x)).numpy(), one_by_one(graph, x, "y"))
-    np.testing.assert_array_equal(
-        OrtGraph(graph, dynamic_batch=True).run({"x": x})["y"], one_by_one(graph, x, "y")
-    )
+    np.testing.assert_array_equal(OrtGraph(graph, dynamic_batch=True).run({"x": x})["y"], one_by_one(graph, x, "y"))

@@ -156,9 +156,7 @@ def test_a_scale_that_adds_axes_stays() -> None:
 def test_a_dropout_whose_mask_is_read_or_that_is_on_stays() -> None:
     masked = helper.make_node("Dropout", ["x"], ["a", "mask"])
     assert operators(canonical(model_of([masked, node("Where", "mask a x")]))) == ["Dropout", "Where"]
-    switched = model_of(
-        [node("Dropout", "x ratio on")], {"ratio": np.array(0.5, np.float32), "on": np.array(True)}
-    )
+    switched = model_of([node("Dropout", "x ratio on")], {"ratio": np.array(0.5, np.float32), "on": np.array(True)})
     assert operators(canonical(switched)) == ["Dropout"]
 
 

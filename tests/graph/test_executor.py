@@ -209,9 +209,7 @@ def test_overhead_over_a_plain_module_is_small() -> None:
     """Dispatch costs microseconds a node: far under the 15 % of a LeNet-5 batch that we allow ourselves."""
     nodes = [make("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(200)]
     info = helper.make_tensor_value_info
-    proto = helper.make_graph(
-        nodes, "g", [info("v0", TensorProto.FLOAT, [4])], [info("v200", TensorProto.FLOAT, [4])]
-    )
+    proto = helper.make_graph(nodes, "g", [info("v0", TensorProto.FLOAT, [4])], [info("v200", TensorProto.FLOAT, [4])])
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     module, x = TorchGraph(Graph.from_bytes(model.SerializeToString(), "chain.onnx")), torch.randn(4)
     module(x)
@@ -248,9 +246,7 @@ def test_element_types_that_torch_lacks(build_graph: Build) -> None:
     eight = helper.make_tensor("w", TensorProto.FLOAT8E4M3FN, [2], [1.0, 2.0])
     nodes = [make("Constant", [], ["w"], name="tiny", value=eight), make("Cast", ["w"], ["y"], to=1)]
     graph = build_graph(nodes, {"x": f(1)}, ["y"], 19)
-    with pytest.raises(
-        UnsupportedOperator, match=r"node 'tiny' \(Constant\): found element type float8_e4m3fn"
-    ):
+    with pytest.raises(UnsupportedOperator, match=r"node 'tiny' \(Constant\): found element type float8_e4m3fn"):
         TorchGraph(graph)
 
 

@@ -137,9 +137,7 @@ def texts(message: Any) -> Iterator[str]:
     for descriptor, content in message.ListFields():
         if descriptor.name == "raw_data" or isinstance(content, int | float):
             continue
-        for item in (
-            [content] if isinstance(content, str | bytes) or hasattr(content, "ListFields") else content
-        ):
+        for item in [content] if isinstance(content, str | bytes) or hasattr(content, "ListFields") else content:
             if hasattr(item, "ListFields"):
                 yield from texts(item)
             elif isinstance(item, str | bytes):
@@ -183,9 +181,7 @@ def test_equal_normalisations_stay_apart() -> None:
     graph = exported(fresh, 1, 1, 8, 8, keep_batchnorm=True)
     norms = [node for node in graph.model.graph.node if node.op_type == "BatchNormalization"]
     parts = ("weight", "bias", "running_mean", "running_var")
-    assert [list(node.input[1:]) for node in norms] == [
-        [f"{bn}.{part}" for part in parts] for bn in ("bn1", "bn2")
-    ]
+    assert [list(node.input[1:]) for node in norms] == [[f"{bn}.{part}" for part in parts] for bn in ("bn1", "bn2")]
     assert {f"{bn}.{part}" for bn in ("bn1", "bn2") for part in parts} <= set(graph.initializers)
 
 
@@ -206,9 +202,7 @@ def test_nodes_are_named_after_their_modules(student: Graph, published: Graph) -
 
 def test_small_tools_get_what_they_read() -> None:
     graph = exported(Flattening(), 1, 2, 8, 8, output_names=["y", "z"])
-    assert operators(graph) == Counter(
-        Conv=1, Relu=1, MaxPool=1, Flatten=2, Gemm=1, Mul=1, GlobalAveragePool=1
-    )
+    assert operators(graph) == Counter(Conv=1, Relu=1, MaxPool=1, Flatten=2, Gemm=1, Mul=1, GlobalAveragePool=1)
     attributes = {a.name for node in graph.model.graph.node for a in node.attribute}
     assert attributes == {"kernel_shape", "pads", "strides", "axis", "transB"}
     assert graph.initializers["scale"].shape == ()
@@ -222,9 +216,7 @@ def test_publishing_keeps_the_shape_of_a_parameter() -> None:
     module = Flattening()
     graph = exported(module, 1, 2, 8, 8, output_names=["y", "z"], keep_batchnorm=True, dynamic_batch=True)
     assert graph.initializers["scale"].shape == (1,)
-    assert operators(graph) == Counter(
-        Conv=1, Relu=1, MaxPool=1, Flatten=2, Gemm=1, Mul=1, GlobalAveragePool=1
-    )
+    assert operators(graph) == Counter(Conv=1, Relu=1, MaxPool=1, Flatten=2, Gemm=1, Mul=1, GlobalAveragePool=1)
     assert graph.value("z").shape == ("batch", 4)
 
 
@@ -336,9 +328,7 @@ def test_a_random_network_is_refused() -> None:
     state = torch.random.get_rng_state()
     with pytest.raises(ExportError) as caught:
         exported(Random(), 1, 3)
-    assert "export of Random: found outputs of two calls on the same input that differ by" in str(
-        caught.value
-    )
+    assert "export of Random: found outputs of two calls on the same input that differ by" in str(caught.value)
     assert "expected at most 0.0001" in str(caught.value)
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -376,9 +366,7 @@ def test_an_example_that_does_not_fit_is_refused() -> None:
 
 
 def test_an_opset_that_the_exporter_does_not_give_is_refused(residual: nn.Module) -> None:
-    with pytest.raises(
-        ExportError, match=r"found operator sets \{'': 18\}, expected opset 13 .*Ask for opset 18"
-    ):
+    with pytest.raises(ExportError, match=r"found operator sets \{'': 18\}, expected opset 13 .*Ask for opset 18"):
         exported(residual, 1, 1, 8, 8, opset=13)
 
 

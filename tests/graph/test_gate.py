@@ -76,9 +76,7 @@ def sparse(model: onnx.ModelProto) -> None:
 
 def function(model: onnx.ModelProto) -> None:
     body = [helper.make_node("Relu", ["a"], ["b"])]
-    model.functions.append(
-        helper.make_function("own", "Trick", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
-    )
+    model.functions.append(helper.make_function("own", "Trick", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
 
 
 def training(model: onnx.ModelProto) -> None:

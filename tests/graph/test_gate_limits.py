@@ -93,8 +93,7 @@ def test_long_vectors_are_not_propagated() -> None:
     """Thirty doublings of a short vector, or one vector of 2^30 zeros, must cost nothing to load."""
     model = valid()
     doublings = [
-        helper.make_node("Concat", [f"d{i}", f"d{i}"] if i else ["s", "s"], [f"d{i + 1}"], axis=0)
-        for i in range(29)
+        helper.make_node("Concat", [f"d{i}", f"d{i}"] if i else ["s", "s"], [f"d{i + 1}"], axis=0) for i in range(29)
     ]
     model.graph.node.extend([helper.make_node("Shape", ["x"], ["s"]), *doublings])
     model.graph.initializer.append(numpy_helper.from_array(np.array([2**30]), "sizes"))

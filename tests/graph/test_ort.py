@@ -35,9 +35,7 @@ def test_outputs_first_then_chosen_values(graph: Graph) -> None:
     x = f(1, 3, 2, 2)
     found = OrtGraph(graph, ["c", "n", "sizes", "c", "y", "x", "w"], threads=1).run({"x": x})
     assert list(found) == ["y", "c", "n", "sizes", "x", "w"]
-    np.testing.assert_allclose(
-        found["c"], np.einsum("mcij,nchw->nmhw", graph.initializers["w"], x), 1e-5, 1e-6
-    )
+    np.testing.assert_allclose(found["c"], np.einsum("mcij,nchw->nmhw", graph.initializers["w"], x), 1e-5, 1e-6)
     np.testing.assert_array_equal(found["y"], np.maximum(found["n"], 0))
     assert found["sizes"].tolist() == [1, 2, 2, 2]
     assert found["x"] is x

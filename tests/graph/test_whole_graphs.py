@@ -50,9 +50,7 @@ class Transformer(nn.Module):
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(6, 9), nn.Tanh(), nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU(), nn.Linear(9, 4)
-    )
+    return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU(), nn.Linear(9, 4))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
@@ -71,11 +69,7 @@ def exported(name: str, opset: int, optimize: bool) -> tuple[nn.Module, Graph]:
     for parameter in module.parameters():  # layers that start alike would be merged by the exporter
         nn.init.normal_(parameter, std=0.3)
     for part in module.modules():
-        if (
-            isinstance(part, nn.BatchNorm2d)
-            and part.running_mean is not None
-            and part.running_var is not None
-        ):
+        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
     module.eval()
@@ -179,9 +173,7 @@ def test_quantized_graphs(form: QuantFormat, tmp_path: Path) -> None:
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(node for node in graph.model.graph.node if node.op_type != "Gemm")
     model.graph.output[0].CopyFrom(
-        onnx.helper.make_tensor_value_info(
-            graph.model.graph.node[-1].input[0], onnx.TensorProto.FLOAT, [1, 8]
-        )
+        onnx.helper.make_tensor_value_info(graph.model.graph.node[-1].input[0], onnx.TensorProto.FLOAT, [1, 8])
     )
     target = tmp_path / "int8.onnx"
     logging.disable(logging.WARNING)

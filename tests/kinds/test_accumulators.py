@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dfmeta._catalog import KINDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dfmeta._catalog import KINDS
 
 RANK = 3
 CONFIGURATION = {"rank": RANK}
@@ -52,8 +53,13 @@ def reference(samples: np.ndarray) -> dict[str, np.ndarray]:
     mean = samples.mean(0)
     covariance = (samples - mean).T @ (samples - mean) / len(samples)
     values, vectors = np.linalg.eigh(covariance)
-    return {"mean": mean, "var": np.diag(covariance), "values": values[::-1], "vectors": vectors.T[::-1],
-            "covariance": covariance}
+    return {
+        "mean": mean,
+        "var": np.diag(covariance),
+        "values": values[::-1],
+        "vectors": vectors.T[::-1],
+        "covariance": covariance,
+    }
 
 
 @pytest.fixture

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from dfmeta._catalog import KINDS
 
 
 def moments():
-    return {"count": np.array([20, 0]), "mean": np.array([[1.0, 2], [0, 0]], np.float32),
-            "var": np.array([[1.0, 0], [0, 0]], np.float32)}
+    return {
+        "count": np.array([20, 0]),
+        "mean": np.array([[1.0, 2], [0, 0]], np.float32),
+        "var": np.array([[1.0, 0], [0, 0]], np.float32),
+    }
 
 
 def spectrum():
-    return {"count": np.array([20, 0]), "mean": np.array([[1.0, 2], [0, 0]], np.float32),
-            "eigenvalues": np.array([[2.0, 1], [0, 0]], np.float32),
-            "eigenvectors": np.array([np.eye(2), np.zeros((2, 2))], np.float32),
-            "residual_trace": np.array([0.5, 0], np.float32)}
+    return {
+        "count": np.array([20, 0]),
+        "mean": np.array([[1.0, 2], [0, 0]], np.float32),
+        "eigenvalues": np.array([[2.0, 1], [0, 0]], np.float32),
+        "eigenvectors": np.array([np.eye(2), np.zeros((2, 2))], np.float32),
+        "residual_trace": np.array([0.5, 0], np.float32),
+    }
 
 
 def changed(tensors, name, index, value):
@@ -24,19 +31,22 @@ def changed(tensors, name, index, value):
     return tensors
 
 
-@pytest.mark.parametrize(("kind", "tensors", "codes"), [
-    ("moments", moments(), []),
-    ("spectrum", spectrum(), []),
-    ("moments", changed(moments(), "mean", (0, 0), np.nan), ["not-finite"]),
-    ("moments", changed(moments(), "var", (0, 0), -1), ["negative"]),
-    ("moments", changed(moments(), "count", 0, -1), ["negative"]),
-    ("moments", changed(moments(), "mean", (1, 0), 3), ["filler"]),
-    ("spectrum", changed(spectrum(), "eigenvalues", (0, 1), 3), ["unsorted"]),
-    ("spectrum", changed(spectrum(), "eigenvalues", (0, 1), -1), ["negative"]),
-    ("spectrum", changed(spectrum(), "eigenvectors", (0, 0, 1), 0.5), ["not-orthonormal"]),
-    ("spectrum", changed(spectrum(), "residual_trace", 0, np.inf), ["not-finite"]),
-    ("spectrum", changed(spectrum(), "residual_trace", 1, 1), ["filler"]),
-])
+@pytest.mark.parametrize(
+    ("kind", "tensors", "codes"),
+    [
+        ("moments", moments(), []),
+        ("spectrum", spectrum(), []),
+        ("moments", changed(moments(), "mean", (0, 0), np.nan), ["not-finite"]),
+        ("moments", changed(moments(), "var", (0, 0), -1), ["negative"]),
+        ("moments", changed(moments(), "count", 0, -1), ["negative"]),
+        ("moments", changed(moments(), "mean", (1, 0), 3), ["filler"]),
+        ("spectrum", changed(spectrum(), "eigenvalues", (0, 1), 3), ["unsorted"]),
+        ("spectrum", changed(spectrum(), "eigenvalues", (0, 1), -1), ["negative"]),
+        ("spectrum", changed(spectrum(), "eigenvectors", (0, 0, 1), 0.5), ["not-orthonormal"]),
+        ("spectrum", changed(spectrum(), "residual_trace", 0, np.inf), ["not-finite"]),
+        ("spectrum", changed(spectrum(), "residual_trace", 1, 1), ["filler"]),
+    ],
+)
 def test_numbers_that_contradict_the_kind_are_problems(kind, tensors, codes):
     problems = KINDS.load(kind, "spec").check(tensors, "records[0]")
     assert [problem.code for problem in problems] == codes

@@ -37,18 +37,14 @@ def test_a_row_for_each_class(digits: Arrays, tmp_path: Path) -> None:
 
 
 def test_the_same_arrays_give_the_same_bytes(digits: Arrays, tmp_path: Path) -> None:
-    first, second = (
-        save_digits_picture(tmp_path / name, *digits).read_bytes() for name in ("a.png", "b.png")
-    )
+    first, second = (save_digits_picture(tmp_path / name, *digits).read_bytes() for name in ("a.png", "b.png"))
     assert first == second
 
 
 def test_classes_without_samples_colour_and_strange_names(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).random((3, 3, 6, 5))
     names = ["$x_", "a rather long name"]
-    path = save_digits_picture(
-        tmp_path / "p.png", colour, np.zeros(3, np.int64), colour[:2], names=names, samples=4
-    )
+    path = save_digits_picture(tmp_path / "p.png", colour, np.zeros(3, np.int64), colour[:2], names=names, samples=4)
     assert path.stat().st_size > 1000
 
 

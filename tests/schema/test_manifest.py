@@ -56,9 +56,7 @@ def test_equal_manifests_give_equal_bytes_whatever_the_order_of_keys():
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text("aé\\", max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", max_size=3), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 PLACES = [

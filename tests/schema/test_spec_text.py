@@ -18,9 +18,7 @@ NODES = {name: getattr(v1, name) for name in v1.__all__ if isinstance(getattr(v1
 DESCRIBED = sorted(NODES.keys() - {"Node", "UnknownAddress", "UnknownOp"})
 # Which positional argument of these calls is a problem's code.
 CODE_ARGUMENTS = {
-    **dict.fromkeys(
-        ("Problem", "_head", "Grammar", "_MemberPath", "report", "digest_problem", "_repeated"), 1
-    ),
+    **dict.fromkeys(("Problem", "_head", "Grammar", "_MemberPath", "report", "digest_problem", "_repeated"), 1),
     **dict.fromkeys(("_Bad", "PydanticCustomError"), 0),
 }
 
@@ -55,11 +53,7 @@ def codes_in_source() -> set[str]:
     for path in [*ROOT.glob("dfmeta/schema/**/*.py"), *ROOT.glob("dfmeta/bundle/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_CODES":
-                found |= {
-                    value.value
-                    for value in getattr(node.value, "values", [])
-                    if isinstance(value, ast.Constant)
-                }
+                found |= {value.value for value in getattr(node.value, "values", []) if isinstance(value, ast.Constant)}
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -68,9 +62,7 @@ def codes_in_source() -> set[str]:
                 argument = node.args[index]
                 values = ast.walk(argument)
                 found |= {
-                    each.value
-                    for each in values
-                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                    each.value for each in values if isinstance(each, ast.Constant) and isinstance(each.value, str)
                 }
     return {code for code in found if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)}
 

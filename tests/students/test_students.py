@@ -122,9 +122,7 @@ def test_any_channels_classes_and_batch_fit(channels: int, classes: int, batch: 
 def test_an_input_that_does_not_fit_says_what_fits(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(StepError) as caught:
         students.build(name, shape, 10, seed=0)
-    assert f"student '{name}': found input shape {list(shape)}, expected [channels, 32, 32]" in str(
-        caught.value
-    )
+    assert f"student '{name}': found input shape {list(shape)}, expected [channels, 32, 32]" in str(caught.value)
     assert "Pad or resize" in str(caught.value)
 
 

@@ -90,9 +90,7 @@ def test_check_ends_with_the_tests_and_stops_at_the_first_failure(
     assert capsys.readouterr().err.endswith("FAILED (7): fail/mypy\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "code"), [([], 2), (["no-such-verb"], 2), (["setup", "x"], 2), (["--help"], 0)]
-)
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["no-such-verb"], 2), (["setup", "x"], 2), (["--help"], 0)])
 def test_wrong_use_shows_the_verbs(
     dev: ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], code: int
 ) -> None:
@@ -125,17 +123,13 @@ def test_nothing_may_skip_in_ci(repository: Path, tmp_path: Path, setting: dict[
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DFMETA_")}
     environment = {**plain, "DFMETA_SHARED": str(tmp_path), **setting}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/data", "-k", "mnist"]
-    run = subprocess.run(
-        command, cwd=repository, env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == code, run.stdout
     assert "no data sets at" in run.stdout
 
 
 def test_ci_needs_the_data_sets(repository: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "DFMETA_SHARED": str(tmp_path)}
-    run = subprocess.run(
-        [repository / ".ci" / "run"], env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([repository / ".ci" / "run"], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 3
     assert f"No data sets at {tmp_path}/data" in run.stderr

@@ -58,9 +58,7 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 @operator("RotaryEmbedding", since=23)
-def rotary_embedding(
-    node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
-) -> Tensor:
+def rotary_embedding(node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None) -> Tensor:
     """Pairs of features turned by an angle that grows with position (Su et al., 2021, arXiv:2104.09864)."""
     heads = x.transpose(1, 2) if x.dim() == 4 else x.reshape(*x.shape[:2], node.int("num_heads", 1), -1)
     width = node.int("rotary_embedding_dim", 0) or heads.shape[-1]

@@ -14,9 +14,7 @@ def _training(node: Node) -> str:
 
 
 @operator("BatchNormalization", refuse=_training)
-def batch_normalization(
-    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
-) -> Tensor:
+def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """Scale (x - mean) / sqrt(var + epsilon) + bias with stored statistics, by channel of [n, c, ...]."""
     epsilon = node.float("epsilon", 1e-5)
     if not (mean.requires_grad or var.requires_grad):
@@ -81,9 +79,7 @@ def local_response_normalization(node: Node, x: Tensor) -> Tensor:
     before = (size - 1) // 2
     squares = F.pad(x.square().flatten(2).transpose(1, 2), (before, size - 1 - before))
     total = squares.unfold(2, size, 1).sum(-1).transpose(1, 2).reshape(x.shape)
-    return x / (node.float("bias", 1.0) + node.float("alpha", 1e-4) / size * total) ** node.float(
-        "beta", 0.75
-    )
+    return x / (node.float("bias", 1.0) + node.float("alpha", 1e-4) / size * total) ** node.float("beta", 0.75)
 
 
 @operator("MeanVarianceNormalization")

@@ -17,9 +17,7 @@ def pad_attribute(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("Pad", since=11, host=(1, 2, 3))
-def pad_input(
-    node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None
-) -> Tensor:
+def pad_input(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
     """``x`` with room added (or cropped, where negative) at both ends of ``axes``."""
     along = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in numbers(axes)]
     return _pad(node, x, numbers(pads), along, 0 if value is None else value.item())
@@ -37,9 +35,7 @@ def _pad(node: Node, x: Tensor, pads: list[int], axes: list[int], value: float) 
     for axis in axes:
         if before[axis] or after[axis]:
             size = x.shape[axis]
-            x = rearranged(
-                x, axis, [_source(mode, i, size) for i in range(-before[axis], size + after[axis])]
-            )
+            x = rearranged(x, axis, [_source(mode, i, size) for i in range(-before[axis], size + after[axis])])
     return x
 
 

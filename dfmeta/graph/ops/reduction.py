@@ -51,11 +51,7 @@ _REDUCTIONS: Final[dict[str, _Reduce]] = {
 
 def _reduce(node: Node, x: Tensor, stated: list[int]) -> Tensor:
     axes = sorted({axis % x.dim() for axis in stated}) if stated else list(range(x.dim()))
-    y = (
-        _REDUCTIONS[node.op](x, axes).to(x.dtype)
-        if axes
-        else _REDUCTIONS[node.op](x.reshape(1), [0]).reshape(())
-    )
+    y = _REDUCTIONS[node.op](x, axes).to(x.dtype) if axes else _REDUCTIONS[node.op](x.reshape(1), [0]).reshape(())
     return y if node.int("keepdims", 1) or not axes else y.squeeze(axes)
 
 

@@ -107,9 +107,7 @@ class Operator:
 _TABLE: dict[str, list[Operator]] = {}
 
 
-def operator(
-    *names: str, since: int = 1, host: Sequence[int] = (), refuse: Refusal | None = None
-) -> Callable[[F], F]:
+def operator(*names: str, since: int = 1, host: Sequence[int] = (), refuse: Refusal | None = None) -> Callable[[F], F]:
     """Register the decorated function for ``names`` from opset ``since`` on."""
 
     def register(function: F) -> F:

@@ -75,10 +75,7 @@ def resize(
 
 def _scaled(x: Tensor, axes: list[int], scales: Tensor) -> list[_Axis]:
     factors = [np.float32(scale) for scale in scales.tolist()]
-    return [
-        _Axis(axis, math.floor(x.shape[axis] * factor), factor)
-        for axis, factor in zip(axes, factors, strict=True)
-    ]
+    return [_Axis(axis, math.floor(x.shape[axis] * factor), factor) for axis, factor in zip(axes, factors, strict=True)]
 
 
 def _resize(node: Node, x: Tensor, targets: list[_Axis], coordinates: str, rounding: str) -> Tensor:
@@ -156,7 +153,6 @@ def _weighted(x: Tensor, axis: int, taps: np.ndarray, weights: np.ndarray) -> Te
     shape[axis] = -1
     factors = torch.from_numpy(np.ascontiguousarray(weights)).to(x.device, x.dtype)
     parts = [
-        rearranged(x, axis, tap.tolist()) * factor.reshape(shape)
-        for tap, factor in zip(taps, factors, strict=True)
+        rearranged(x, axis, tap.tolist()) * factor.reshape(shape) for tap, factor in zip(taps, factors, strict=True)
     ]
     return torch.stack(parts).sum(0)

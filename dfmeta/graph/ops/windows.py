@@ -50,11 +50,7 @@ def window(node: Node, kernel: Sequence[int], sizes: Sequence[int]) -> Window:
     strides = node.ints("strides", [1] * axes)
     dilations = node.ints("dilations", [1] * axes)
     pads = node.ints("pads", [0] * (2 * axes))
-    if (
-        not 1 <= axes <= 3
-        or not len(sizes) == len(strides) == len(dilations) == axes
-        or len(pads) != 2 * axes
-    ):
+    if not 1 <= axes <= 3 or not len(sizes) == len(strides) == len(dilations) == axes or len(pads) != 2 * axes:
         raise node.unfit(f"a kernel of {axes} axes over {len(sizes)} spatial axes", "1, 2 or 3, all alike")
     plain = Window(tuple(kernel), tuple(strides), tuple(dilations), tuple(pads[:axes]), tuple(pads[axes:]))
     mode = node.text("auto_pad", "NOTSET")
@@ -69,9 +65,7 @@ def window(node: Node, kernel: Sequence[int], sizes: Sequence[int]) -> Window:
     small = tuple(pad // 2 for pad in total)
     large = tuple(pad - pad // 2 for pad in total)
     return (
-        plain._replace(before=small, after=large)
-        if mode == "SAME_UPPER"
-        else plain._replace(before=large, after=small)
+        plain._replace(before=small, after=large) if mode == "SAME_UPPER" else plain._replace(before=large, after=small)
     )
 
 

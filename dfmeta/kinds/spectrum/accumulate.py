@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta.numerics import leading_eigenpairs
+
 UNITS_PER_VECTOR = 10
 
 
@@ -82,7 +84,7 @@ class Accumulator:
                 continue
             covariance = self.comoment[row] / count
             kept = min(rank, self.features, int(units[row]) // UNITS_PER_VECTOR)
-            values[row, :kept], vectors[row, :kept] = leading_eigenpairs(covariance, kept)
+            values[row, :kept], vectors[row, :kept] = leading_eigenpairs(covariance.numpy(), kept)
             residual[row] = max(float(covariance.trace()) - float(values[row].sum(dtype=np.float64)), 0.0)
         return {
             "count": self.count.numpy(),
@@ -106,24 +108,3 @@ class Accumulator:
         self.mean[row] += delta * (count / total)
         self.count[row] = total
         return delta * math.sqrt(before * count / total)
-
-
-def leading_eigenpairs(covariance: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``rank`` largest eigenvalues, falling, and their unit eigenvectors as rows.
-
-    Signs are fixed (the entry of largest magnitude is positive), so that the same data gives the same bytes.
-
-    Args:
-        covariance: ``[d, d]`` float64, symmetric.
-        rank: k, at most d.
-
-    Returns:
-        ``[k]`` and ``[k, d]`` float32.
-    """
-    values, vectors = torch.linalg.eigh(covariance)
-    values, vectors = values[-rank:].flip(0).clamp(min=0) if rank else values[:0], vectors.T[-rank:].flip(0)
-    if not rank:
-        vectors = vectors[:0]
-    largest = vectors.abs().argmax(1, keepdim=True) if rank else vectors.new_zeros((0, 1), dtype=torch.int64)
-    vectors = vectors * vectors.gather(1, largest).sign()
-    return values.to(torch.float32).numpy(), vectors.to(torch.float32).numpy()

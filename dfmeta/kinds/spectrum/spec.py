@@ -61,11 +61,7 @@ def check(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
 def _falling(eigenvalues: np.ndarray, where: str) -> list[Problem]:
     if (np.diff(eigenvalues, axis=-1) <= 0).all():
         return []
-    return [
-        Problem(
-            f"{where}.eigenvalues", "unsorted", "a rising pair", "eigenvalues that fall", "Sort the pairs."
-        )
-    ]
+    return [Problem(f"{where}.eigenvalues", "unsorted", "a rising pair", "eigenvalues that fall", "Sort the pairs.")]
 
 
 def _orthonormal(vectors: np.ndarray, where: str) -> list[Problem]:

@@ -61,9 +61,7 @@ class Normalize(Node):
     def _one_std_for_each_mean(self) -> Self:
         if len(self.mean) != len(self.std):
             found = f"{len(self.mean)} means and {len(self.std)} deviations"
-            raise PydanticCustomError(
-                "wrong-length", "as many", {"found": found, "expected": "as many of each"}
-            )
+            raise PydanticCustomError("wrong-length", "as many", {"found": found, "expected": "as many of each"})
         return self
 
 

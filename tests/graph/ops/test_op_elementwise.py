@@ -55,10 +55,7 @@ CASES: list[tuple[Any, ...]] = [
     ("Clip", (13,), [A, np.array(0.5, np.float32), np.array(-0.5, np.float32)], {}),
     ("Clip", (13,), [i(5), np.array(-2), np.array(3)], {}),
     *((op, (9, 13), [A, B], {}) for op in ("Less", "Greater")),
-    *(
-        (op, (16,), [i(3, 4), i(4)], {})
-        for op in ("LessOrEqual", "GreaterOrEqual", "Less", "Greater", "Equal")
-    ),
+    *((op, (16,), [i(3, 4), i(4)], {}) for op in ("LessOrEqual", "GreaterOrEqual", "Less", "Greater", "Equal")),
     ("Equal", (13, 19), [np.round(A), np.round(B)], {}),
     ("Equal", (9,), [i(3, 4), i(4)], {}),
     *((op, (9,), [BOOLEAN, OTHER], {}) for op in ("And", "Or", "Xor")),

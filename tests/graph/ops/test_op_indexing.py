@@ -84,10 +84,7 @@ def by_size(*sizes: int) -> list[np.ndarray | None]:
 
 
 RESIZES: list[tuple[Any, ...]] = [
-    *(
-        ("Upsample", (9,), [IMAGE, np.array([1, 1, 2, 3], np.float32)], {"mode": m})
-        for m in ("nearest", "linear")
-    ),
+    *(("Upsample", (9,), [IMAGE, np.array([1, 1, 2, 3], np.float32)], {"mode": m}) for m in ("nearest", "linear")),
     *(("Resize", (10,), [IMAGE, UP], {"mode": m}) for m in ("nearest", "linear")),
     *(
         ("Resize", (13, 18, 19), [IMAGE, None, scale], {"mode": m, "coordinate_transformation_mode": c})

@@ -118,9 +118,7 @@ def test_quantization(case: tuple[Any, ...], same_as_onnxruntime: Callable[..., 
     same_as_onnxruntime(*case)
 
 
-def test_four_bit_weights(
-    build_graph: Callable[..., Any], compare_with_onnxruntime: Callable[..., None]
-) -> None:
+def test_four_bit_weights(build_graph: Callable[..., Any], compare_with_onnxruntime: Callable[..., None]) -> None:
     packed = helper.make_tensor("w", TensorProto.INT4, [2, 3], [-8, 7, 1, 0, -1, 3])
     nodes = [
         helper.make_node("Constant", [], ["w"], value=packed),

@@ -56,9 +56,7 @@ def test_recurrent_operators_are_refused(op: str, build_node: Callable[..., Any]
     gates = {"LSTM": 4, "GRU": 3}[op]
     x, w, r = (np.zeros(s, np.float32) for s in ((2, 1, 3), (1, gates * 5, 3), (1, gates * 5, 5)))
     graph, _ = build_node(op, 18, [x, w, r], {"hidden_size": 5}, 1)
-    with pytest.raises(
-        UnsupportedOperator, match=rf"test.onnx: node 0 \({op}\): found operator {op} of opset 18"
-    ):
+    with pytest.raises(UnsupportedOperator, match=rf"test.onnx: node 0 \({op}\): found operator {op} of opset 18"):
         TorchGraph(graph)
 
 
