@@ -21,9 +21,7 @@ from dfmeta.schema import v1
 
 # What turns a stored image into the model's input. It is published, and everyone applies it from then on.
 PREPROCESSING = from_flags(scale=1 / 255)
-INPUT = v1.Input(
-    name="image", dtype="float32", shape=["batch", 1, 8, 8], modality="image", preprocessing=PREPROCESSING
-)
+INPUT = v1.Input(name="image", dtype="float32", shape=["batch", 1, 8, 8], modality="image", preprocessing=PREPROCESSING)
 
 
 def network() -> nn.Module:

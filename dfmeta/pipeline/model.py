@@ -26,9 +26,12 @@ def load_model(model: str, *, weights: str | Path | None = None, example: np.nda
 
     Raises:
         GraphError: a file that the gate refuses, or weights that do not fit the module.
+        DataError: a name that gives no module, or weights beside a file, which holds its own.
         ExportError: the export does not compute what the module computes.
     """
     if ":" not in model or Path(model).exists():
+        if weights is not None:
+            raise DataError("--weights", f"weights for the file {model!r}", "none: it holds its own", "Leave them out.")
         return Graph.from_file(model)
     module = _build(model)
     if weights is not None:
@@ -81,7 +84,8 @@ def _load(module: nn.Module, weights: Path) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise GraphError(str(weights), f"shapes that do not fit ({error})", "the module's own") from error
+        text = " ".join(str(error).split())
+        raise GraphError(str(weights), f"shapes that do not fit ({text})", "the module's own") from error
 
 
 def _some(names: Sequence[str]) -> str:

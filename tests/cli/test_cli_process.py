@@ -83,7 +83,6 @@ def test_nobody_reads_on(release: Path) -> None:
     assert running.returncode == 141
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
 def test_interrupted_while_it_works(release: Path, tmp_path: Path) -> None:
     words = ["--set", "iterations=2000", "--set", "batch=100", "--out", str(tmp_path / "x.safetensors")]
     with subprocess.Popen(

@@ -37,13 +37,12 @@ def student(seed=0):
 def test_a_small_student_reaches_its_teacher(digits, teacher):
     images = digits[0]
     made = student()
-    done = distill(made, teacher, source(images), Config(steps=300, batch=128), generator())
-    assert done.steps == 300
-    print(done.loss)
+    done = distill(made, teacher, source(images), Config(steps=600, batch=128), generator())
+    assert done.steps == 600
+    assert 0 < done.loss < 0.1
     assert not made.training
     with torch.no_grad():
         agreement = (made(images).argmax(1) == teacher(images).argmax(1)).float().mean()
-    print(agreement)
     assert agreement > 0.95
 
 

@@ -10,8 +10,6 @@ from dfmeta.errors import GraphError, UnknownName
 from dfmeta.graph.export_torch import export_module
 from dfmeta.records import DEFAULT_RANK, PRESETS, find_sites, make_plan
 
-CONVOLUTIONS = ("conv2d", "conv2d_1")
-
 
 def plans(graph, *presets, **options):
     return {(p.site.value, p.kind, p.by_class, p.features) for p in make_plan(graph, presets, **options)}
@@ -139,16 +137,24 @@ def test_no_site_left(build):
         make_plan(graph, ["top-layer"])
 
 
+def test_an_axis_that_only_happens_to_be_as_long_as_the_batch(build):
+    """Two positions first, whatever the batch: a look at two units alone would take them for the batch."""
+    graph = build(
+        [("Transpose", "x", "t"), ("MatMul", "w t", "y")],
+        {"x": ("float32", ["batch", 4, 2])},
+        ("y", [2, 3, "batch"]),
+        {"w": (3, 4)},
+    )
+    assert [site.value for site in find_sites(graph)["all"]] == ["x"]
+
+
 def test_a_size_that_is_not_known(build):
     ids = {"ids": ("int64", ["batch", "words"])}
-    nodes = [("Gather", "table ids", "e"), ("ReduceMean", "e axes", "p"), ("Gemm", "p w", "y")]
     with pytest.raises(GraphError, match=r"'ids'.*\['batch', 'words'\].*sizes that are all known"):
-        find_sites(build(nodes[:1], ids, ("e", ["batch", "words", 6]), {"table": (30, 6)}))
+        find_sites(build([("Gather", "table ids", "e")], ids, ("e", ["batch", "words", 6]), {"table": (30, 6)}))
 
 
 def test_an_output_without_features(build):
-    graph = build(
-        [("MatMul", "x w", "y")], {"x": ("float32", ["batch", 4])}, ("y", ["batch"]), {"w": (4,)}
-    )
+    graph = build([("MatMul", "x w", "y")], {"x": ("float32", ["batch", 4])}, ("y", ["batch"]), {"w": (4,)})
     with pytest.raises(GraphError, match="an axis of features"):
         find_sites(graph)

@@ -66,7 +66,9 @@ def samples_of(taken, activations, labels):
 
 def covariance_of(tensors):
     """What the kept pairs say."""
-    return np.einsum("...kd,...k,...ke->...de", tensors["eigenvectors"], tensors["eigenvalues"], tensors["eigenvectors"])
+    return np.einsum(
+        "...kd,...k,...ke->...de", tensors["eigenvectors"], tensors["eigenvalues"], tensors["eigenvectors"]
+    )
 
 
 def compare(kind, tensors, samples, units):
@@ -222,7 +224,9 @@ def test_a_class_that_was_too_small_may_grow(digits_teacher, plan, data):
     assert (first.suppression, second.suppression) == ("complementary", "none")
     for taken in second.records:
         if taken.by_class and taken.plan.features == "flattened":
-            np.testing.assert_array_equal(taken.tensors["count"][8:], [(data[1] == 8).sum() + 7, (data[1] == 9).sum() + 1])
+            np.testing.assert_array_equal(
+                taken.tensors["count"][8:], [(data[1] == 8).sum() + 7, (data[1] == 9).sum() + 1]
+            )
 
 
 def test_no_class_large_enough(digits_teacher, plan, data):

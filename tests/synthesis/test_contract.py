@@ -14,9 +14,7 @@ from dfmeta.records import PublishedRecords
 from dfmeta.synthesis import build, names
 
 ALL = names()
-WITH_SETTINGS = tuple(
-    name for name in ALL if dataclasses.fields(SYNTHESIS.load(name.partition(":")[0]).Config)
-)
+WITH_SETTINGS = tuple(name for name in ALL if dataclasses.fields(SYNTHESIS.load(name.partition(":")[0]).Config))
 
 
 def all_but(reason, *broken, among=ALL):
