@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bundle": "dfmeta.bundle",
-    "validate": "dfmeta.bundle",
+    "validate": "dfmeta.pipeline",
     "Manifest": "dfmeta.schema",
     "Graph": "dfmeta.graph",
     "Recorder": "dfmeta.records",
@@ -28,10 +28,10 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from dfmeta.bundle import Bundle, validate
+    from dfmeta.bundle import Bundle
     from dfmeta.errors import DfmetaError
     from dfmeta.graph import Graph
-    from dfmeta.pipeline import distill, evaluate, publish, reconstruct, record
+    from dfmeta.pipeline import distill, evaluate, publish, reconstruct, record, validate
     from dfmeta.records import Recorder
     from dfmeta.schema import Manifest
 

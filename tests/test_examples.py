@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from dfmeta.bundle import Bundle
 from dfmeta.graph import Graph
-from dfmeta.pipeline import check_bundle
+from dfmeta.pipeline import validate
 
 MEBIBYTE = 2**20
 
@@ -41,7 +41,7 @@ def test_publish(repository: Path, examples: Path, tmp_path: Path) -> None:
     said = run(repository, tmp_path, examples / "publish.py", "--out", "release")
     assert "valid: True" in said
     assert float(said.split("teacher: ")[1].split(" %")[0]) > 95
-    assert check_bundle(tmp_path / "release", strict=True).valid
+    assert validate(tmp_path / "release", strict=True).valid
 
 
 def test_consume(repository: Path, examples: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def opset(path: Path) -> int:
 
 
 def test_the_published_bundle_is_what_it_says(examples: Path) -> None:
-    report = check_bundle(examples / "lenet5-mnist", strict=True)
+    report = validate(examples / "lenet5-mnist", strict=True)
     assert report.valid, report.problems
     assert report.warnings == ()
 

@@ -41,6 +41,10 @@ def record(
     preset: Annotated[
         str, typer.Option(metavar="NAME[,NAME]", help="What to record: top-layer, all-layers, spectral.")
     ] = "all-layers,spectral",
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", metavar="SITE", help="Record there only: a value name or label of the graph; repeatable."),
+    ] = None,
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Eigenpairs that each spectrum keeps.")] = 32,
     min_units: Annotated[int, typer.Option(metavar="N", min=1, help="The smallest class that may be published.")] = 10,
     suppress_small: Annotated[
@@ -109,6 +113,7 @@ def record(
             release=pipeline.Release(**{key: value for key, value in about.items() if value is not None}),
             by_class=not no_classes,
             rank=rank,
+            at=at,
             min_units=min_units,
             suppress=suppress_small,
             batch_size=batch_size,

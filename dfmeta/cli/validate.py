@@ -26,7 +26,7 @@ def validate(
         from dfmeta import pipeline
         from dfmeta.report import facts_table, integer, size
 
-        report = pipeline.check_bundle(bundle, strict=strict)
+        report = pipeline.validate(bundle, strict=strict)
     output.warn(report.warnings)
     count = len(report.problems)
     verdict = "valid" if report.valid else f"not valid: {count} problem{'s' if count != 1 else ''}"

@@ -72,6 +72,8 @@ def distill(
     Raises:
         StepError: the student does not fit the input or the output, or the loss is no longer finite.
     """
+    if config.steps < 1 or config.batch < 1:
+        raise StepError("distill", f"{config.steps} steps of {config.batch}", "at least one of each")
     optimizer = torch.optim.Adam(student.parameters(), lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps + 1)
     student.train()

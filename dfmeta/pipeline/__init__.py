@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfmeta.pipeline.check import check_bundle
+from dfmeta.pipeline.check import validate
 from dfmeta.pipeline.consume import DEFAULT_METHOD, Distilled, distill, open_release, reconstruct, synthesise
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.inputs import graph_inputs, make_task
@@ -15,7 +15,6 @@ __all__ = [
     "Evaluation",
     "Published",
     "Release",
-    "check_bundle",
     "distill",
     "evaluate",
     "graph_inputs",
@@ -26,4 +25,5 @@ __all__ = [
     "reconstruct",
     "record",
     "synthesise",
+    "validate",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dfmeta.bundle import Bundle, Report, validate
+from dfmeta import bundle as bundles
+from dfmeta.bundle import Bundle, Report
 from dfmeta.errors import DfmetaError, Problem
 from dfmeta.graph import Graph
 from dfmeta.records import check_probe
 
 
-def check_bundle(path: str | Path, *, strict: bool = False) -> Report:
+def validate(path: str | Path, *, strict: bool = False) -> Report:
     """Everything that :func:`dfmeta.bundle.validate` checks, then the graph's gate and the probe.
 
     The graph is opened only if every member is the one that the manifest pins.
@@ -20,7 +21,7 @@ def check_bundle(path: str | Path, *, strict: bool = False) -> Report:
         path: the bundle's folder.
         strict: also refuse members that the format does not know.
     """
-    report = validate(path, strict=strict)
+    report = bundles.validate(path, strict=strict)
     if not report.valid:
         return report
     problems: list[Problem] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os.path
 import re
 import subprocess
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 
 from dfmeta.compress.distill import shift
 from dfmeta.data import feed, from_flags, open_data
-from dfmeta.errors import OutputExists, StepError
+from dfmeta.errors import MissingExtra, OutputExists, StepError
 from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
-from dfmeta.pipeline.check import check_bundle
+from dfmeta.pipeline.check import validate
 from dfmeta.pipeline.consume import open_release, synthesise
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.release import Release, record
@@ -79,6 +80,9 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None, quic
     """
     if os.path.lexists(out):
         raise OutputExists(out)
+    for package in ("sklearn", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "demo", "the demo")
     started = time.monotonic()
     report = progress or (lambda stage, done, total, loss: None)
     ops = from_flags(scale=1 / 255)
@@ -102,7 +106,7 @@ def run_demo(out: Path, *, seed: int = 0, progress: Progress | None = None, quic
         seed=seed,
         progress=report,
     )
-    checked = check_bundle(bundle)
+    checked = validate(bundle)
     if not checked.valid:
         raise StepError(str(bundle), "; ".join(map(str, checked.problems)), "a valid bundle")
     students = _students(out, bundle, seed, quick, report)

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import os.path
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,7 @@ def record(
     release: Release | None = None,
     by_class: bool = True,
     rank: int = DEFAULT_RANK,
+    at: Sequence[str] | None = None,
     min_units: int = DEFAULT_MIN_UNITS,
     suppress: bool = False,
     batch_size: int = 256,
@@ -113,6 +114,7 @@ def record(
         release: what to say about it.
         by_class: also one row for each class; needs labels.
         rank: eigenpairs that each ``spectrum`` keeps.
+        at: only these of the presets' sites, by value name or label; None for all.
         min_units: the smallest class that may be published.
         suppress: withhold smaller classes instead of refusing.
         batch_size: units in a forward pass.
@@ -133,7 +135,7 @@ def record(
         raise DataError(source.name, "no units", "at least one")
     classes = class_count(graph, source) if by_class else None
     inputs = graph_inputs(graph, preprocessing)
-    plan = make_plan(graph, presets, rank=rank)
+    plan = make_plan(graph, presets, rank=rank, at=at)
     with Recorder(graph, plan, classes=classes, min_units=min_units, suppress=suppress) as recorder:
         done = 0
         for batch in feed(source, inputs, batch_size):
@@ -340,11 +342,3 @@ def _run(recording: Recording, seed: int, limit: int | None) -> v1.Run:
         name="onnxruntime", version=importlib.metadata.version("onnxruntime"), provider="CPUExecutionProvider"
     )
     return v1.Run(id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit)
-
-
-def described(published: Published) -> Mapping[str, object]:
-    """The same facts for ``--json``."""
-    return {
-        **{key: getattr(published, key) for key in Published.__dataclass_fields__},
-        "path": str(published.path),
-    }

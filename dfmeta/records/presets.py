@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,16 +99,19 @@ class RecordPlan:
         return self.site.feature_count(self.features)
 
 
-def make_plan(graph: Graph, presets: Sequence[str], *, rank: int = DEFAULT_RANK) -> tuple[RecordPlan, ...]:
+def make_plan(
+    graph: Graph, presets: Sequence[str], *, rank: int = DEFAULT_RANK, at: Sequence[str] | None = None
+) -> tuple[RecordPlan, ...]:
     """The records that the presets ask of this graph, each once.
 
     Args:
         graph: the model.
         presets: names of :data:`PRESETS`.
         rank: eigenpairs that each ``spectrum`` keeps (fewer where the site has fewer features).
+        at: only these of the presets' sites, by value name or label; None for all.
 
     Raises:
-        UnknownName: a preset we do not have.
+        UnknownName: a preset we do not have, or a site that the presets do not record.
         GraphError: a site whose shape is not known but for the batch, or no site at all for a preset.
     """
     for preset in presets:
@@ -125,7 +128,16 @@ def make_plan(graph: Graph, presets: Sequence[str], *, rank: int = DEFAULT_RANK)
                 earlier = plans.get(key)
                 if earlier is None or plan.by_class:
                     plans[key] = plan
-    return tuple(plans.values())
+    return tuple(plans.values() if at is None else _chosen(plans.values(), at))
+
+
+def _chosen(plans: Iterable[RecordPlan], at: Sequence[str]) -> list[RecordPlan]:
+    """The plans at the named sites."""
+    plans = list(plans)
+    for name in at:
+        if not any(name in (plan.site.value, plan.site.label) for plan in plans):
+            raise UnknownName("site", name, {plan.site.value for plan in plans})
+    return [plan for plan in plans if plan.site.value in at or plan.site.label in at]
 
 
 def find_sites(graph: Graph) -> dict[str, tuple[SitePlan, ...]]:

@@ -55,7 +55,7 @@ class Recording:
     Attributes:
         sites: the values at which records were taken.
         records: the finished records, in the plan's order.
-        unit_count: units seen.
+        unit_count: units that went into what is published.
         batch_size: units in the largest batch.
         min_units: the smallest class that was published.
         suppression: ``none``, or ``complementary`` when classes were withheld.
@@ -153,7 +153,8 @@ class Recorder:
         return Recording(
             self.sites,
             tuple(records),
-            total,
+            # Withheld units are not told of: their number is what the total would give away.
+            total - int(self._units[list(hidden)].sum()),
             self._largest_batch,
             self.min_units,
             "complementary" if hidden else "none",

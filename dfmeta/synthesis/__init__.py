@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -65,6 +66,6 @@ def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any
             values[key] = known[key](text)
         except ValueError as error:
             raise DataError(f"{where}, {key}", repr(text), f"a number ({known[key].__name__})") from error
-        if values[key] < 0 or (known[key] is int and values[key] == 0):
-            raise DataError(f"{where}, {key}", text, "a number above 0")
+        if not 0 <= values[key] < math.inf or (known[key] is int and values[key] == 0):
+            raise DataError(f"{where}, {key}", text, "a finite number above 0")
     return config(**values)

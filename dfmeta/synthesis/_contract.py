@@ -43,10 +43,6 @@ class Task:
         """Standard normal noise."""
         return torch.randn(*shape, generator=self.generator)
 
-    def labels(self, count: int) -> Tensor:
-        """``[count]`` int64 classes in turn, so that every batch is balanced."""
-        return torch.arange(count) % self.classes
-
     def clamp(self, inputs: Tensor) -> Tensor:
         """The nearest inputs that the preprocessing could have produced."""
         return torch.minimum(torch.maximum(inputs, self.low), self.high)

@@ -27,15 +27,18 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         image = len(item_shape) == 3 and min(item_shape[1:]) >= 4
-        self._label = nn.Embedding(classes, latent)
         make = _Decoder if image else _Perceptron
-        self._body = make(item_shape, 2 * latent, width)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                bound = math.sqrt(3 / max(1, parameter[0].numel()))
-                with torch.no_grad():
-                    parameter.uniform_(-bound, bound, generator=generator)
+        # Modules draw from torch's global state when they are made: that is put back, and every draw replaced.
+        with torch.random.fork_rng(devices=[]):
+            self._label = nn.Embedding(classes, latent)
+            self._body = make(item_shape, 2 * latent, width)
         with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.dim() > 1:
+                    bound = math.sqrt(3 / max(1, parameter[0].numel()))
+                    parameter.uniform_(-bound, bound, generator=generator)
+                elif name.endswith("bias"):
+                    parameter.zero_()
             self._label.weight.normal_(generator=generator)
             for parameter in self._body.last.parameters():
                 parameter.zero_()

@@ -92,6 +92,7 @@ class Lopes:
         self._task, self._config = task, config
         wanted = [task.output_name] if variant == "top-layer" else _recorded(task)
         self._targets = [_target(task, value, variant) for value in wanted]
+        self._classes = _observed(self._targets)
         self.steps = -(-config.images // config.batch)
         self._inputs: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -99,7 +100,8 @@ class Lopes:
     def advance(self) -> float:
         """Reconstruct one batch; returns its final mean loss."""
         task, config = self._task, self._config
-        labels = task.labels(min(config.batch, config.images - config.batch * len(self._inputs)))
+        count = min(config.batch, config.images - config.batch * len(self._inputs))
+        labels = self._classes[torch.arange(count) % len(self._classes)]
         goals = [target.draw(task, labels) for target in self._targets]
         mean, deviation = task.input_scale()
         inputs = task.clamp(mean + deviation * task.normal(len(labels), *task.item_shape))
@@ -143,7 +145,16 @@ def _span(task: Task, deviation: Tensor) -> float:
 def _recorded(task: Task) -> list[str]:
     """Values with a record of each class, in the manifest's order, input left out as in the paper."""
     values = [entry.value for entry in task.records if entry.by_class and entry.value != task.input_name]
-    return list(dict.fromkeys(values))
+    return list(dict.fromkeys(values)) or [task.output_name]
+
+
+def _observed(targets: list[_Target]) -> Tensor:
+    """The classes that no record withholds; the others cannot be reconstructed."""
+    counts = torch.stack([target.statistic.tensors["count"] for target in targets])
+    found = torch.nonzero((counts > 0).all(0)).flatten()
+    if not len(found):
+        raise StepError("records", "no class that was published", "at least one", "Use the method noise.")
+    return found
 
 
 def _target(task: Task, value: str, preset: str) -> _Target:

@@ -24,7 +24,6 @@ from dfmeta.errors import (
 )
 from dfmeta.graph import Graph, OrtGraph
 from dfmeta.pipeline import (
-    check_bundle,
     distill,
     graph_inputs,
     make_task,
@@ -32,6 +31,7 @@ from dfmeta.pipeline import (
     publish,
     reconstruct,
     synthesise,
+    validate,
 )
 from dfmeta.pipeline.release import Release
 from dfmeta.records import Recorder, make_plan
@@ -167,12 +167,12 @@ def test_a_tampered_graph(spoiled, repin):
     (spoiled / "model.onnx").write_bytes(other)
     with pytest.raises(IntegrityError, match=r"model\.onnx"):
         open_release(spoiled)
-    assert not check_bundle(spoiled).valid
+    assert not validate(spoiled).valid
     # Whoever pins what they changed has another bundle; it is the probe that gives them away.
     repin(spoiled, {"model.onnx": other})
     with pytest.raises(IntegrityError, match=r"probe .*a difference of"):
         open_release(spoiled)
-    report = check_bundle(spoiled)
+    report = validate(spoiled)
     assert not report.valid
     assert {problem.code for problem in report.problems} == {"probe-differs"}
 
@@ -191,14 +191,14 @@ def test_a_graph_with_other_names(spoiled, repin):
         repin(spoiled, {"model.onnx": model.SerializeToString()})
         with pytest.raises(GraphError, match=text):
             open_release(spoiled)
-        report = check_bundle(spoiled)
+        report = validate(spoiled)
         assert [problem.code for problem in report.problems] == ["graph"]
 
 
 def test_a_bundle_that_is_not_there(tmp_path):
     with pytest.raises(BundleError, match="nowhere"):
         open_release(tmp_path / "nowhere")
-    assert not check_bundle(tmp_path / "nowhere").valid
+    assert not validate(tmp_path / "nowhere").valid
 
 
 def released(graph: Graph, inputs: np.ndarray, out, classes=None):

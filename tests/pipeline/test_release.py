@@ -12,7 +12,7 @@ from dfmeta import __version__
 from dfmeta.bundle import Bundle
 from dfmeta.data import from_flags, open_data
 from dfmeta.errors import DataError, GraphError, OutputExists, StepError, UnknownName
-from dfmeta.pipeline import check_bundle, record
+from dfmeta.pipeline import record, validate
 from dfmeta.pipeline.release import Release
 
 OPS = from_flags(1 / 255)
@@ -37,7 +37,7 @@ def test_a_bundle_holds_what_its_manifest_says_and_no_more(digits_bundle, digits
     manifest = Bundle.open(digits_bundle).manifest
     assert {file.path for file in manifest.files} == members
     assert (digits_bundle / "model.onnx").read_bytes() == digits_teacher.raw
-    report = check_bundle(digits_bundle, strict=True)
+    report = validate(digits_bundle, strict=True)
     assert report.valid
     assert report.problems == ()
     assert report.identity == Bundle.open(digits_bundle).identity
@@ -100,7 +100,7 @@ def test_what_was_withheld_is_declared(digits_teacher, tmp_path):
         record(digits_teacher, data, out, preprocessing=OPS)
     assert not out.exists()
     record(digits_teacher, data, out, preprocessing=OPS, suppress=True)
-    assert check_bundle(out).valid
+    assert validate(out).valid
     bundle = Bundle.open(out)
     assert bundle.manifest.privacy.suppression == "complementary"
     for entry in bundle.manifest.records:
@@ -184,7 +184,7 @@ def test_classes_need_an_output_of_classes(linear, patients, tmp_path):
     with pytest.raises(DataError, match=r"\['batch', 10, 4\].*\[batch, classes\].*--no-classes"):
         record(dense, str(patients), tmp_path / "out", preprocessing=OPS)
     record(dense, str(patients), tmp_path / "out", preprocessing=OPS, by_class=False)
-    assert check_bundle(tmp_path / "out").valid
+    assert validate(tmp_path / "out").valid
     manifest = json.loads((tmp_path / "out" / "dfmeta.json").read_text())
     assert "labels" not in manifest["model"]["outputs"][0]
 

@@ -158,3 +158,16 @@ def test_an_output_without_features(build):
     graph = build([("MatMul", "x w", "y")], {"x": ("float32", ["batch", 4])}, ("y", ["batch"]), {"w": (4,)})
     with pytest.raises(GraphError, match="an axis of features"):
         find_sites(graph)
+
+
+def test_only_the_chosen_sites(digits_teacher):
+    everything = make_plan(digits_teacher, ["all-layers", "spectral"])
+    first, last = everything[1].site, everything[-1].site
+    chosen = make_plan(digits_teacher, ["all-layers", "spectral"], at=[first.label, last.value])
+    assert chosen == tuple(plan for plan in everything if plan.site in (first, last))
+    assert {plan.kind for plan in chosen} == {"moments", "spectrum"}
+
+
+def test_a_site_that_is_not_there(digits_teacher):
+    with pytest.raises(UnknownName, match="Did you mean 'logits'"):
+        make_plan(digits_teacher, ["all-layers"], at=["logit"])
