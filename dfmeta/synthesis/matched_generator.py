@@ -18,14 +18,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfmeta.errors import StepError
 from dfmeta.records import Statistic
 from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._generators import Generator
 
+RES = 1.0
 POOL_BYTES = 512_000_000
+# Features that hardly vary make single steps steep.
+GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class MatchedGenerator:
             raise StepError("matched-generator", "a loss that is not finite", "a number", "Lower lr.")
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), GRADIENT_NORM)
         self._optimizer.step()
         self._schedule.step()
         if self._done >= self._keep_from and (self._done - self._keep_from) % self._keep_every == 0:
@@ -145,6 +149,7 @@ class _Base:
     mean: Tensor
     factors: Tensor | None
     scale: Tensor
+    residual: Tensor | None = None
 
     @classmethod
     def of(cls, task: Task) -> _Base:
@@ -159,7 +164,8 @@ class _Base:
             return cls(mean, None, scale)
         parts = spectrum.tensors
         factors = parts["eigenvalues"].sqrt()[:, :, None] * parts["eigenvectors"]
-        return cls(parts["mean"].reshape(mean.shape), factors.reshape(len(mean), -1, size), scale)
+        residual = (parts["residual_trace"] / size).sqrt()
+        return cls(parts["mean"].reshape(mean.shape), factors.reshape(len(mean), -1, size), scale, residual)
 
     @property
     def rank(self) -> int:
@@ -172,7 +178,8 @@ class _Base:
         if self.factors is None:
             return start
         along = torch.einsum("nk,nkd->nd", noise[:, : self.rank], self.factors[labels])
-        return start + along.reshape(start.shape)
+        shape = (-1, *[1] * (start.dim() - 1))
+        return start + along.reshape(start.shape) + RES * self.residual[labels].reshape(shape) * torch.randn(start.shape)
 
 
 def _matched(task: Task) -> list[Statistic]:

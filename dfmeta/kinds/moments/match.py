@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # A feature that never varied would divide by zero: it is given this share of the mean variance of its site.
-VARIANCE_FLOOR = 1e-2
+VARIANCE_FLOOR = 5e-2
 
 
 def distance(samples: Tensor, group: Tensor, record: Mapping[str, Tensor]) -> Tensor:

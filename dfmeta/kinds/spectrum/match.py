@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # A direction that hardly varied would divide by zero: it is given this share of the mean eigenvalue.
-EIGENVALUE_FLOOR = 1e-3
+EIGENVALUE_FLOOR = 1e-2
 
 
 def distance(samples: Tensor, group: Tensor, record: Mapping[str, Tensor]) -> Tensor:
