@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="ONNX file to write")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--student", default="lenet5-half")
-    parser.add_argument("--iterations", default="60", help="of the method that makes inputs; its own default is 400")
-    parser.add_argument("--steps", type=int, default=300, help="of the student's training; its own default is 3000")
+    parser.add_argument("--iterations", default="60", help="of the method that makes inputs")
+    parser.add_argument("--steps", type=int, default=300, help="of the student's training")
     options = parser.parse_args()
 
     bundle = dfmeta.Bundle.open(options.bundle)

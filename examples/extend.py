@@ -57,7 +57,7 @@ class ClassGaussian:
 
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
         """`[count, ...]` inputs and the classes that they were drawn for."""
-        labels = self._task.labels(count)
+        labels = torch.randint(self._task.classes, (count,), generator=self._task.generator)
         inputs = self._mean[labels]
         for label in range(self._task.classes):
             rows = labels == label

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dfmeta.bundle.reader import Bundle
 from dfmeta.bundle.safetensors_strict import Entry, Header, parse_header, write_safetensors
+from dfmeta.bundle.sidecar import usable
 from dfmeta.bundle.validate import Report, validate
 from dfmeta.bundle.writer import Content, write_bundle, write_file
 
@@ -17,6 +18,7 @@ __all__ = [
     "Header",
     "Report",
     "parse_header",
+    "usable",
     "validate",
     "write_bundle",
     "write_file",

@@ -95,7 +95,7 @@ class Bundle:
             UnknownName: no such record or statistic.
             IntegrityError: other bytes than the manifest pins.
             SchemaError: a header that breaks the format, or does not hold what the record says.
-            BundleError: no regular file is there.
+            BundleError: no regular file is there, or the record is not :func:`~dfmeta.bundle.usable`.
         """
         record = self._record(record_id)
         if statistic not in record.tensors:
@@ -133,12 +133,14 @@ class Bundle:
 
     def _tensors(self, record: v1.Record, statistics: list[str]) -> dict[str, np.ndarray]:
         file = self._file(record.file)
+        spec = sidecar.kind_spec(record)
+        if isinstance(spec, str):
+            fix = "Use the other records, or a later version of dfmeta."
+            raise BundleError(f"{self.path}, record {record.id!r}", spec, "a kind, version and group known here", fix)
         with members.folder(self.path) as root, members.member(root, file.path) as opened:
             descriptor = _accept(opened)
             header = self._header(descriptor, file)
-            spec = sidecar.kind_spec(record)
-            if not isinstance(spec, str):
-                _refuse(file.path, sidecar.layout_problems(self.manifest, record, header, spec))
+            _refuse(file.path, sidecar.layout_problems(self.manifest, record, header, spec))
             found = {}
             for statistic in statistics:
                 tensor = record.tensors[statistic]

@@ -126,10 +126,15 @@ def kind_spec(record: v1.Record) -> ModuleType | str:
     spec = _spec(record.kind)
     if spec is None:
         return f"record {record.id!r} is of kind {record.kind!r}, which is unknown here: it is not usable"
-    if record.kind_version > spec.VERSION:
+    if record.kind_version != spec.VERSION:
         version = f"version {record.kind_version} of kind {record.kind!r}"
-        return f"record {record.id!r} is of {version}, later than {spec.VERSION}: it is not usable"
+        return f"record {record.id!r} is of {version}, and only {spec.VERSION} is known here: it is not usable"
     return spec
+
+
+def usable(record: v1.Record) -> bool:
+    """Whether this reader knows the record's kind, kind version and group: only then may its numbers be used."""
+    return not isinstance(kind_spec(record), str)
 
 
 def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, spec: ModuleType) -> list[Problem]:
@@ -143,7 +148,7 @@ def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, sp
         return [Problem(error.where, "bad-configuration", error.found, error.expected, error.fix)]
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         # A kind reads its configuration as it needs it; the manifest may say anything there.
-        found = f"a configuration that its kind cannot read ({type(error).__name__})"
+        found = f"a configuration that its kind cannot read ({type(error).__name__}: {error})"
         return [Problem(where, "bad-configuration", found, f"what kind {record.kind} asks for")]
     problems = []
     for statistic in sorted(layout.keys() - record.tensors.keys()):

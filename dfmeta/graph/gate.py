@@ -28,6 +28,8 @@ MAX_RANK: Final = 8
 OPSETS: Final = range(9, 25)
 DOMAINS: Final = frozenset({"", "ai.onnx"})
 
+_SUBGRAPHS: Final = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
+
 
 def parse(raw: bytes, where: str) -> onnx.ModelProto:
     """Bytes to a message.
@@ -62,6 +64,8 @@ def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
     _refuse_broken_text(model, where)
     _refuse_external(model, where)
     _refuse_code(model, where)
+    for index, node in enumerate(model.graph.node):
+        _refuse_attributes(node, f"{where}: {node_label(node, index)}")
     opset(model, where)
     _check_sizes(model.graph, where)
     _check_domains(model.graph, where)
@@ -148,9 +152,26 @@ def _refuse_code(model: onnx.ModelProto, where: str) -> None:
         raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", REEXPORT)
 
 
+def _refuse_attributes(node: onnx.NodeProto, label: str) -> None:
+    """Control flow, sparse tensors and text. Control flow, because no limit on sizes bounds how long a loop runs."""
+    for attribute in node.attribute:
+        inside = list(_messages(attribute))
+        if attribute.type in _SUBGRAPHS or any(isinstance(message, onnx.GraphProto) for message in inside):
+            raise UnsupportedOperator(
+                label,
+                f"a subgraph in attribute {attribute.name!r}",
+                "a graph without control flow (If, Loop, Scan, SequenceMap)",
+                "Export the model with its branches resolved and its loops unrolled.",
+            )
+        if any(isinstance(message, onnx.SparseTensorProto) for message in inside):
+            raise GraphError(label, f"a sparse tensor in attribute {attribute.name!r}", "dense tensors", REEXPORT)
+        if node.op_type == "Constant" and attribute.name in ("value_string", "value_strings"):
+            raise GraphError(label, f"text in attribute {attribute.name!r}", "a numeric constant", REEXPORT)
+
+
 def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
     for what, count, most in (
-        ("nodes", sum(isinstance(m, onnx.NodeProto) for m in _messages(graph)), MAX_NODES),
+        ("nodes", len(graph.node), MAX_NODES),
         ("initializers", len(graph.initializer), MAX_INITIALIZERS),
     ):
         if count > most:
@@ -179,8 +200,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
 
 
 def _check_domains(graph: onnx.GraphProto, where: str) -> None:
-    nodes = [m for m in _messages(graph) if isinstance(m, onnx.NodeProto)]
-    for index, node in enumerate(nodes):
+    for index, node in enumerate(graph.node):
         if node.domain not in DOMAINS:
             raise GraphError(
                 f"{where}: {node_label(node, index)}",

@@ -43,10 +43,11 @@ def infer(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     Contents of shape vectors are propagated only when every vector is known to be short.
 
     Raises:
-        GraphError: inference contradicts the file, or a value is larger than the cap.
+        GraphError: inference contradicts the file, a value is text or sparse, or one is larger than the cap.
     """
     plain = with_identity(model, RULELESS)
     inferred = _inferred(plain, where, False)
+    _check_types(inferred, where)
     _check_sizes(inferred, where)
     if _short_vectors(inferred):
         inferred = _inferred(plain, where, True)
@@ -79,9 +80,37 @@ def _inferred(model: onnx.ModelProto, where: str, contents: bool) -> onnx.ModelP
         ) from error
 
 
+def _producers(graph: onnx.GraphProto) -> dict[str, str]:
+    return {name: node_label(node, index) for index, node in enumerate(graph.node) for name in node.output}
+
+
+def _check_types(model: onnx.ModelProto, where: str) -> None:
+    """No text and nothing sparse, neither declared nor computed, such as by a Cast to text."""
+    graph = model.graph
+    producers = _producers(graph)
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        found = _refused_type(info.type)
+        if found:
+            raise GraphError(
+                f"{where}: {producers.get(info.name, 'graph input')}",
+                f"value {info.name!r} of {found}",
+                "dense tensors of a numeric type",
+                REEXPORT,
+            )
+
+
+def _refused_type(kind: onnx.TypeProto) -> str:
+    """What is wrong with a type or a type inside it; empty if nothing is."""
+    while (form := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        kind = getattr(kind, form).elem_type
+    if form in ("sparse_tensor_type", "map_type"):
+        return f"a {form.removesuffix('_type').replace('_', ' ')} type"
+    return "element type string" if kind.tensor_type.elem_type == onnx.TensorProto.STRING else ""
+
+
 def _check_sizes(model: onnx.ModelProto, where: str) -> None:
     graph = model.graph
-    producers = {name: node_label(n, i) for i, n in enumerate(graph.node) for name in n.output}
+    producers = _producers(graph)
     for info in (*graph.input, *graph.value_info, *graph.output):
         count = math.prod(max(dim.dim_value, 1) for dim in info.type.tensor_type.shape.dim)
         if count > MAX_ELEMENTS:

@@ -3,7 +3,8 @@
 A kind is a folder with three modules:
 
 * ``spec.py`` (no torch): ``VERSION``, ``CONVENTIONS``, ``layout()`` and ``check()``;
-* ``accumulate.py``: ``Accumulator``, which takes activations in and gives tensors out;
+* ``accumulate.py``: ``Accumulator``, which takes activations in and gives tensors out, and
+  ``accumulator_bytes()``, the memory that one holds;
 * ``match.py``: a differentiable distance between activations and the record.
 """
 

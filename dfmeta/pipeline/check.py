@@ -9,11 +9,13 @@ from dfmeta import bundle as bundles
 from dfmeta.bundle import Bundle, Report
 from dfmeta.errors import DfmetaError, Problem
 from dfmeta.graph import Graph
+from dfmeta.pipeline.fit import fit_problems
 from dfmeta.records import check_probe
+from dfmeta.schema import MANIFEST_NAME
 
 
 def validate(path: str | Path, *, strict: bool = False) -> Report:
-    """Everything that :func:`dfmeta.bundle.validate` checks, then the graph's gate and the probe.
+    """Everything that :func:`dfmeta.bundle.validate` checks, then the graph's gate, the manifest's fit and the probe.
 
     The graph is opened only if every member is the one that the manifest pins.
 
@@ -27,8 +29,18 @@ def validate(path: str | Path, *, strict: bool = False) -> Report:
     problems: list[Problem] = []
     try:
         bundle = Bundle.open(path)
-        if bundle.manifest.model.graph is not None:
-            problems += check_probe(Graph.from_bytes(bundle.graph_bytes(), "graph"), bundle)
+        if bundle.identity != report.identity:
+            problems.append(_changed(bundle.identity, report.identity))
+        elif bundle.manifest.model.graph is not None:
+            graph = Graph.from_bytes(bundle.graph_bytes(), "graph")
+            # A probe can be run only through a graph that has what the manifest names.
+            problems += fit_problems(bundle.manifest, graph) or check_probe(graph, bundle)
     except DfmetaError as error:
         problems.append(Problem(error.where, "graph", error.found, error.expected, error.fix))
     return replace(report, valid=not problems, problems=(*report.problems, *problems))
+
+
+def _changed(now: str, before: str | None) -> Problem:
+    fix = "Validate a bundle that nobody is writing to."
+    found = f"a manifest of sha256 {now[:16]}…"
+    return Problem(MANIFEST_NAME, "changed-while-read", found, f"{(before or 'none')[:16]}…, as before", fix)

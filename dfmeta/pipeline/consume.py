@@ -16,9 +16,10 @@ from dfmeta import __version__, students, synthesis
 from dfmeta.bundle import Bundle, write_file, write_safetensors
 from dfmeta.compress import distill as distillation
 from dfmeta.data import feed, open_data
-from dfmeta.errors import DataError, IntegrityError, OutputExists
+from dfmeta.errors import DataError, IntegrityError, OutputExists, SchemaError
 from dfmeta.export import export_student
 from dfmeta.graph import Costs, Graph, costs
+from dfmeta.pipeline.fit import fit_problems
 from dfmeta.pipeline.inputs import make_task
 from dfmeta.records import check_probe
 from dfmeta.synthesis import Synthesis, Task
@@ -46,10 +47,14 @@ def open_release(path: str | Path) -> Opened:
     Raises:
         BundleError: an unreadable bundle, or bytes that are not what the manifest pins.
         GraphError: a graph that the gate refuses.
+        SchemaError: a manifest that breaks the format, or speaks of another graph.
         IntegrityError: the probe does not give what the manifest says.
     """
     bundle = Bundle.open(path)
     graph = Graph.from_bytes(bundle.graph_bytes(), f"{path}: graph")
+    misfits = fit_problems(bundle.manifest, graph)
+    if misfits:
+        raise SchemaError(str(path), misfits)
     problems = check_probe(graph, bundle)
     if problems:
         first = problems[0]
@@ -184,11 +189,11 @@ def distill(
         prepare(made, progress)
         source = lambda count: made.sample(count)[0]  # noqa: E731 - one source of two
     else:
-        method, source = f"data {Path(data).name}", _draw(data, opened, task)
+        method, source = "data", _draw(data, opened, task)
     done = distillation.distill(network, task.teacher, source, config, task.generator, progress)
-    fresh = source(1000)
+    sample = source(1000)
     with torch.no_grad():
-        agreement = (network(fresh).argmax(1) == task.teacher(fresh).argmax(1)).float().mean().item() * 100
+        agreement = (network(sample).argmax(1) == task.teacher(sample).argmax(1)).float().mean().item() * 100
     recipe = {
         "student": student,
         "method": method,

@@ -10,9 +10,9 @@ import numpy as np
 
 from dfmeta.bundle import Bundle
 from dfmeta.data import check_labels, feed, open_data
-from dfmeta.errors import DataError, GraphError
+from dfmeta.errors import DataError
 from dfmeta.graph import Costs, Graph, OrtGraph, costs
-from dfmeta.pipeline.inputs import graph_inputs
+from dfmeta.pipeline.inputs import class_count, graph_inputs
 from dfmeta.schema import v1
 
 Progress = Callable[[str, int, int, float], None]
@@ -79,7 +79,7 @@ def evaluate(
     source = open_data(data, limit=limit, seed=seed)
     labels = source.labels
     if labels is not None:
-        check_labels(labels, _classes(graph), source.name)
+        check_labels(labels, class_count(graph), source.name)
     runs = [OrtGraph(g, dynamic_batch=True) for g in (graph, teacher) if g is not None]
     guesses: list[list[np.ndarray]] = [[] for _ in runs]
     done = 0
@@ -106,26 +106,13 @@ def evaluate(
     )
 
 
-def _classes(graph: Graph) -> int:
-    output = graph.outputs[0]
-    size = output.shape[-1] if len(output.shape) == 2 else None
-    if not isinstance(size, int):
-        raise GraphError(
-            f"output {output.name!r}",
-            f"shape {list(output.shape)}",
-            "[batch, classes], with a fixed number of classes",
-            "Only classifiers can be evaluated.",
-        )
-    return size
-
-
 def _same_task(graph: Graph, teacher: Graph) -> None:
     ours, theirs = (_inputs(g) for g in (graph, teacher))
-    if ours != theirs or _classes(graph) != _classes(teacher):
+    if ours != theirs or class_count(graph) != class_count(teacher):
         raise DataError(
             "--bundle",
-            f"a teacher with inputs {theirs} and {_classes(teacher)} classes",
-            f"one with {ours} and {_classes(graph)}, as the model has",
+            f"a teacher with inputs {theirs} and {class_count(teacher)} classes",
+            f"one with {ours} and {class_count(graph)}, as the model has",
             "Give the bundle that the model was made from.",
         )
 

@@ -9,7 +9,7 @@ import torch
 
 from dfmeta.bundle import Bundle
 from dfmeta.data import input_bounds
-from dfmeta.errors import StepError
+from dfmeta.errors import GraphError, StepError
 from dfmeta.graph import Graph, TorchGraph
 from dfmeta.records import PublishedRecords
 from dfmeta.schema import v1
@@ -48,28 +48,48 @@ def input_range(entry: v1.Input) -> tuple[np.ndarray, np.ndarray]:
     return low.reshape(shape), high.reshape(shape)
 
 
+def class_count(graph: Graph) -> int:
+    """The number of classes: the last axis of the graph's first output, ``[batch, classes]``.
+
+    Raises:
+        GraphError: the output is not that of a classifier.
+    """
+    output = graph.outputs[0]
+    size = output.shape[1] if len(output.shape) == 2 else None
+    if not isinstance(size, int):
+        raise GraphError(
+            f"output {output.name!r}",
+            f"shape {list(output.shape)}",
+            "[batch, classes], with a fixed number of classes",
+            "Only classifiers can be evaluated or synthesised; others are recorded without classes (--no-classes).",
+        )
+    return size
+
+
 def make_task(bundle: Bundle, graph: Graph, seed: int) -> Task:
     """Everything a synthesis method may use, from nothing but a bundle.
 
     Raises:
-        StepError: a model with several inputs, or without a fixed number of classes.
+        StepError: a model with several inputs, or one whose sizes are not all fixed but for the batch.
+        GraphError: a graph that is no classifier.
     """
-    inputs, output = bundle.manifest.model.inputs, graph.outputs[0]
+    inputs = bundle.manifest.model.inputs
     if len(inputs) != 1 or "float" not in inputs[0].dtype:
         found = ", ".join(f"{entry.name} ({entry.dtype})" for entry in inputs)
         raise StepError("model inputs", found, "one floating-point input", "Other models cannot be synthesised yet.")
-    if len(output.shape) != 2 or not isinstance(output.shape[1], int):
-        raise StepError(f"output {output.name!r}", f"shape {list(output.shape)}", "[batch, classes]")
-    entry = inputs[0]
+    entry, classes = inputs[0], class_count(graph)
+    sizes = tuple(size for size in entry.shape[1:] if isinstance(size, int))
+    if len(sizes) != len(entry.shape) - 1:
+        raise StepError(f"input {entry.name!r}", f"shape {entry.shape}", "fixed sizes for every axis but the batch")
     low, high = input_range(entry)
     return Task(
         teacher=TorchGraph(graph).eval(),
         records=PublishedRecords.read(bundle),
         input_name=entry.name,
-        item_shape=tuple(int(size) for size in entry.shape[1:]),
+        item_shape=sizes,
         low=torch.from_numpy(low),
         high=torch.from_numpy(high),
-        output_name=output.name,
-        classes=output.shape[1],
+        output_name=graph.outputs[0].name,
+        classes=classes,
         generator=torch.Generator().manual_seed(seed),
     )

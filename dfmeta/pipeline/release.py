@@ -19,7 +19,7 @@ from dfmeta.bundle import Content, write_bundle
 from dfmeta.data import DataSource, feed, open_data
 from dfmeta.errors import DataError, OutputExists
 from dfmeta.graph import Graph
-from dfmeta.pipeline.inputs import graph_inputs, input_range
+from dfmeta.pipeline.inputs import class_count, graph_inputs, input_range
 from dfmeta.records import (
     DEFAULT_MIN_UNITS,
     DEFAULT_RANK,
@@ -133,7 +133,10 @@ def record(
         release = Release()
     if source.count == 0:
         raise DataError(source.name, "no units", "at least one")
-    classes = class_count(graph, source) if by_class else None
+    if by_class and source.labels is None:
+        fix = "Add y to the data, or record without classes (--no-classes)."
+        raise DataError(source.name, "no labels", "one class for each unit", fix)
+    classes = class_count(graph) if by_class else None
     inputs = graph_inputs(graph, preprocessing)
     plan = make_plan(graph, presets, rank=rank, at=at)
     with Recorder(graph, plan, classes=classes, min_units=min_units, suppress=suppress) as recorder:
@@ -158,31 +161,6 @@ def record(
     )
 
 
-def class_count(graph: Graph, source: DataSource) -> int:
-    """The number of classes: the last axis of the graph's first output, ``[batch, classes]``.
-
-    Raises:
-        DataError: the source has no labels, or the output is not that of a classifier.
-    """
-    if source.labels is None:
-        raise DataError(
-            source.name,
-            "no labels",
-            "one class for each unit",
-            "Add y to the data, or record without classes (--no-classes).",
-        )
-    output = graph.outputs[0]
-    size = output.shape[-1] if len(output.shape) == 2 else None
-    if not isinstance(size, int):
-        raise DataError(
-            f"output {output.name!r}",
-            f"shape {list(output.shape)}",
-            "[batch, classes], with a fixed number of classes",
-            "Record without classes (--no-classes).",
-        )
-    return size
-
-
 def publish(
     out: str | Path,
     graph: Graph,
@@ -205,7 +183,7 @@ def publish(
         inputs: the model's inputs with their preprocessing.
         release: what to say about it.
         split: which part of the data set was recorded.
-        limit: how many of its units were drawn, or None for all.
+        limit: how many of its units were drawn, or None for all; not published where classes were withheld.
         seed: of that draw, and of the probe.
         label_names: names of the classes; their numbers where there are none.
         classes: number of classes, or None.
@@ -217,7 +195,7 @@ def publish(
     tensors: dict[str, np.ndarray] = {}
     records = []
     for number, taken in enumerate(recording.records):
-        records.append(_record(f"r{number:04d}", taken))
+        records.append(_record(f"r{number:04d}", taken, recording))
         tensors |= {f"r{number:04d}.{name}": array for name, array in taken.tensors.items()}
     manifest = Manifest(
         format="dfmeta",
@@ -298,7 +276,7 @@ def _model(graph: Graph, inputs: Sequence[v1.Input], release: Release, labels: l
 
 
 def _shape(shape: Sequence[int | str]) -> list[int | str]:
-    return ["batch", *shape[1:]]
+    return ["batch", *shape[1:]] if shape else []
 
 
 def _site(site: SitePlan) -> v1.Site:
@@ -315,7 +293,7 @@ def _site(site: SitePlan) -> v1.Site:
     )
 
 
-def _record(name: str, taken: Taken) -> v1.Record:
+def _record(name: str, taken: Taken, recording: Recording) -> v1.Record:
     spec = KINDS.load(taken.plan.kind, "spec")
     return v1.Record(
         id=name,
@@ -332,7 +310,8 @@ def _record(name: str, taken: Taken) -> v1.Record:
         configuration=dict(taken.plan.configuration),
         unit_count=taken.unit_count,
         position_count=taken.position_count,
-        mergeable=spec.MERGEABLE and not taken.suppressed,
+        # What was withheld is missing from the record over all units too.
+        mergeable=spec.MERGEABLE and recording.suppression == "none",
         suppressed_groups=list(taken.suppressed),
     )
 
@@ -341,4 +320,7 @@ def _run(recording: Recording, seed: int, limit: int | None) -> v1.Run:
     engine = v1.Engine(
         name="onnxruntime", version=importlib.metadata.version("onnxruntime"), provider="CPUExecutionProvider"
     )
+    if recording.suppression != "none":
+        # Beside the number of published units, that of the drawn ones is the size of what was withheld.
+        limit = None
     return v1.Run(id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit)

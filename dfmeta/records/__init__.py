@@ -12,10 +12,11 @@ from dfmeta.records.presets import (
 )
 from dfmeta.records.probe import Probe, check_probe, take_probe
 from dfmeta.records.published import PublishedRecords, Statistic
-from dfmeta.records.recorder import DEFAULT_MIN_UNITS, Recorder, Recording, Taken
+from dfmeta.records.recorder import DEFAULT_MEMORY_LIMIT, DEFAULT_MIN_UNITS, Recorder, Recording, Taken
 from dfmeta.records.samples import feature_vectors
 
 __all__ = [
+    "DEFAULT_MEMORY_LIMIT",
     "DEFAULT_MIN_UNITS",
     "DEFAULT_RANK",
     "PRESETS",

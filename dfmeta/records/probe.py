@@ -15,6 +15,7 @@ from dfmeta.bundle import Bundle
 from dfmeta.errors import Problem
 from dfmeta.graph import Graph, OrtGraph
 from dfmeta.records.presets import SitePlan
+from dfmeta.schema import v1
 
 UNITS = 4
 ATOL, RTOL = 1e-4, 1e-3
@@ -97,9 +98,9 @@ def _stored(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
-def _close(values: np.ndarray, expected: np.ndarray, tolerance: object) -> bool:
-    atol, rtol = getattr(tolerance, "atol", ATOL), getattr(tolerance, "rtol", RTOL)
-    return values.shape == expected.shape and bool(np.allclose(values, expected, rtol=rtol, atol=atol))
+def _close(values: np.ndarray, expected: np.ndarray, tolerance: v1.ProbeRef) -> bool:
+    near = values.shape == expected.shape and np.allclose(values, expected, rtol=tolerance.rtol, atol=tolerance.atol)
+    return bool(near)
 
 
 def _summaries(graph: Graph, inputs: Mapping[str, np.ndarray], sites: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dfmeta._catalog import KINDS
-from dfmeta.bundle import Bundle
-from dfmeta.errors import StepError
+from dfmeta.bundle import Bundle, usable
+from dfmeta.errors import Problem, SchemaError, StepError
 from dfmeta.records.samples import feature_vectors
 from dfmeta.schema.v1 import Record, Site
 
@@ -68,8 +69,9 @@ class PublishedRecords:
     """All usable records of a bundle.
 
     Attributes:
-        statistics: the records of known kinds, in the manifest's order.
-        skipped: ids of the records whose kind this version does not know.
+        statistics: the usable records, in the manifest's order.
+        skipped: ids of the others: a kind, kind version or group that this version does not know, a pair of
+            sites, or a site that is not in the graph.
     """
 
     statistics: tuple[Statistic, ...]
@@ -77,16 +79,24 @@ class PublishedRecords:
 
     @classmethod
     def read(cls, bundle: Bundle) -> PublishedRecords:
-        """Read and verify every record of a known kind.
+        """Read and verify every usable record.
 
         Raises:
-            BundleError: bytes that are not what the manifest pins, or tensors that do not fit their kind.
+            BundleError: bytes that are not what the manifest pins.
+            SchemaError: tensors that do not fit their kind, or numbers that contradict it.
         """
         sites = {site.id: site for site in bundle.manifest.sites}
-        known = KINDS.names()
-        usable = [record for record in bundle.manifest.records if _usable(record, sites[record.site], known)]
-        skipped = tuple(record.id for record in bundle.manifest.records if record not in usable)
-        return cls(tuple(_statistic(bundle, record, sites[record.site]) for record in usable), skipped)
+        statistics, skipped, problems = [], [], list[Problem]()
+        for record in bundle.manifest.records:
+            if not _usable(record, sites[record.site]):
+                skipped.append(record.id)
+                continue
+            arrays = bundle.record_tensors(record.id)
+            problems += _problems(record, arrays)
+            statistics.append(_statistic(record, sites[record.site], arrays))
+        if problems:
+            raise SchemaError(str(bundle.path), problems)
+        return cls(tuple(statistics), tuple(skipped))
 
     def __iter__(self) -> Iterator[Statistic]:
         return iter(self.statistics)
@@ -116,13 +126,23 @@ class PublishedRecords:
         return found
 
 
-def _usable(record: Record, site: Site, known: tuple[str, ...]) -> bool:
-    return record.kind in known and record.paired_site is None and site.onnx_value() is not None
+def _usable(record: Record, site: Site) -> bool:
+    return usable(record) and record.paired_site is None and site.onnx_value() is not None
 
 
-def _statistic(bundle: Bundle, record: Record, site: Site) -> Statistic:
+def _problems(record: Record, arrays: Mapping[str, np.ndarray]) -> list[Problem]:
+    """Right digests prove that the numbers are the publisher's, not that they can be true."""
+    where = f"record {record.id}"
+    found: list[Problem] = KINDS.load(record.kind, "spec").check(arrays, where)
+    limit = float(np.finfo(np.float32).max)
+    for name, values in arrays.items():
+        if values.dtype.kind == "f" and values.size and not found and np.abs(values).max() > limit:
+            found.append(Problem(f"{where}.{name}", "out-of-range", "numbers beyond float32", f"at most {limit:.3g}"))
+    return found
+
+
+def _statistic(record: Record, site: Site, arrays: Mapping[str, np.ndarray]) -> Statistic:
     by_class = record.group.by == "class"
-    arrays = bundle.record_tensors(record.id)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     if not by_class:
         tensors = {name: tensor[None] for name, tensor in tensors.items()}

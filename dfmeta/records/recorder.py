@@ -8,7 +8,6 @@ recording = recorder.finish()
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
@@ -25,6 +24,8 @@ from dfmeta.records.presets import RecordPlan, SitePlan
 from dfmeta.records.samples import feature_vectors
 
 DEFAULT_MIN_UNITS = 10
+# Co-moments grow with classes times features squared: better refused at once than killed by the system later.
+DEFAULT_MEMORY_LIMIT = 12 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Recording:
         sites: the values at which records were taken.
         records: the finished records, in the plan's order.
         unit_count: units that went into what is published.
-        batch_size: units in the largest batch.
+        batch_size: units in the largest batch, but no more than ``unit_count``.
         min_units: the smallest class that was published.
         suppression: ``none``, or ``complementary`` when classes were withheld.
     """
@@ -79,6 +80,11 @@ class Recorder:
         min_units: classes with fewer units are not published.
         suppress: withhold such classes (with complementary suppression) instead of refusing to finish.
         threads: onnxruntime threads; None for its own choice.
+        memory_limit: bytes that the statistics may take while they are gathered; 12 GiB unless told.
+
+    Raises:
+        DataError: the statistics would need more memory than that.
+        GraphError: a graph that does not run, or without a planned site.
     """
 
     def __init__(
@@ -90,7 +96,9 @@ class Recorder:
         min_units: int = DEFAULT_MIN_UNITS,
         suppress: bool = False,
         threads: int | None = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
     ) -> None:
+        _require_memory(plan, classes, memory_limit)
         self.graph, self.plan, self.classes = graph, tuple(plan), classes
         self.min_units, self.suppress = min_units, suppress
         self.sites = tuple({entry.site.id: entry.site for entry in self.plan}.values())
@@ -120,7 +128,7 @@ class Recorder:
             labels: ``[n]`` int class indices; needed when there are classes.
 
         Raises:
-            DataError: labels missing, of the wrong length or out of range; inputs of different lengths.
+            DataError: no units; labels missing, of the wrong length or out of range; inputs of different lengths.
             GraphError: inputs that do not fit the graph.
             StepError: a NaN or infinity at a site; or the recorder's ``with`` block has been left.
         """
@@ -147,15 +155,17 @@ class Recorder:
         if total < self.min_units:
             raise DataError("records", f"{total} units", f"at least {self.min_units}", "Feed the recorder more data.")
         hidden = self._small_classes()
+        published = total - int(self._units[list(hidden)].sum())
         records = [
             record for pair in zip(self.plan, self._accumulators, strict=True) for record in self._taken(*pair, hidden)
         ]
         return Recording(
             self.sites,
             tuple(records),
-            # Withheld units are not told of: their number is what the total would give away.
-            total - int(self._units[list(hidden)].sum()),
-            self._largest_batch,
+            # Withheld units are not told of: their number is what the total would give away, and so would a
+            # batch that held everything.
+            published,
+            min(self._largest_batch, published),
             self.min_units,
             "complementary" if hidden else "none",
         )
@@ -164,8 +174,7 @@ class Recorder:
         if hidden:
             # Withheld classes leave the pooled record too: "all minus the rest" must not give them back. The
             # recorder itself keeps them: with more data they may become large enough.
-            accumulator = copy.deepcopy(accumulator)
-            accumulator.suppress(list(hidden))
+            accumulator = accumulator.without(hidden)
         units = self._units.clone()
         units[list(hidden)] = 0
         kept, positions = int(units.sum()), int(accumulator.count.sum())
@@ -187,7 +196,8 @@ class Recorder:
                 f"class {row}",
                 f"{int(self._units[row])} units",
                 f"at least {self.min_units}, since a statistic of few is close to publishing them",
-                "Leave the class out, record without classes, or withhold small classes (--suppress-small).",
+                "Record more units (a higher --limit), leave the class out, record without classes (--no-classes), "
+                "or withhold small classes (--suppress-small).",
             )
         if len(small) == len(self._units):
             raise DataError("records", "no class large enough", f"one with {self.min_units} units or more")
@@ -206,7 +216,7 @@ class Recorder:
         group = np.asarray(labels)
         if group.shape != (units,) or group.dtype.kind not in "iu":
             raise DataError("labels", f"{group.dtype} {list(group.shape)}", f"integers [{units}]")
-        if units and not 0 <= group.min() <= group.max() < self.classes:
+        if not 0 <= group.min() <= group.max() < self.classes:
             raise DataError(
                 "labels",
                 f"values in {group.min()}..{group.max()}",
@@ -232,7 +242,30 @@ def _units(inputs: Mapping[str, np.ndarray]) -> int:
     if len(set(counts.values())) != 1:
         found = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
         raise DataError("inputs", f"units {found}", "the same number in each input")
-    return next(iter(counts.values()))
+    units = next(iter(counts.values()))
+    if not units:
+        raise DataError("inputs", "a batch of 0 units", "at least one", "Leave empty batches out.")
+    return units
+
+
+def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int) -> None:
+    """Refuse a plan whose accumulators, with one more for the classes together, would not fit."""
+
+    def needed(entry: RecordPlan, groups: int) -> int:
+        return int(_kind(entry).accumulator_bytes(entry.feature_count, groups, entry.configuration))
+
+    total = sum(needed(entry, classes or 1) for entry in plan)
+    total += max((needed(entry, 1) for entry in plan), default=0) if classes else 0
+    if total <= limit:
+        return
+    largest = max(plan, key=lambda entry: needed(entry, 1))
+    raise DataError(
+        "records",
+        f"a plan that needs {total / 1e9:.1f} GB of memory, most of it for {largest.kind!r} of "
+        f"{largest.feature_count} features at {largest.site.label!r}",
+        f"at most {limit / 1e9:.1f} GB",
+        "Record without classes (--no-classes), at fewer sites (--at), or without covariances (--preset all-layers).",
+    )
 
 
 def _kind(entry: RecordPlan) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -25,5 +26,5 @@ def feature_vectors(
     if features == "flattened" or feature_axis is None:
         return value.flatten(1), group
     rows = value.movedim(feature_axis, -1)
-    positions = rows[0, ..., 0].numel()
+    positions = math.prod(rows.shape[1:-1])
     return rows.reshape(-1, rows.shape[-1]), group.repeat_interleave(positions)

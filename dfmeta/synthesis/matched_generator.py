@@ -25,7 +25,6 @@ from dfmeta.records import Statistic
 from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._generators import Generator
 
-RES = 1.0
 POOL_BYTES = 512_000_000
 # Features that hardly vary make single steps steep.
 GRADIENT_NORM = 1.0
@@ -43,7 +42,10 @@ class Config:
         width: channels of the generator's last stage (times eight units for inputs that are not images).
         match_weight: weight of the records' mean distance beside the cross-entropy.
         pool: how many inputs samples are drawn from (fewer where they would not fit in 512 MB).
-        past: share of the pool that was kept while the generator learnt; the rest is made at the end.
+        start: share of the pool that is left as the records' own Gaussians of the input give it, uncorrected, where
+            there are such records. A correction makes inputs more typical of their class; a student also needs the
+            variety that it takes away.
+        past: share of the rest that was kept while the generator learnt; the others are made at the end.
     """
 
     iterations: int = 300
@@ -53,6 +55,7 @@ class Config:
     width: int = 24
     match_weight: float = 10.0
     pool: int = 30_000
+    start: float = 0.75
     past: float = 0.8
 
 
@@ -63,6 +66,7 @@ class MatchedGenerator:
         self._task, self._config = task, config
         self.steps = config.iterations
         self._statistics = _matched(task)
+        self._classes = _observed(self._statistics, task.classes)
         self._base = _Base.of(task)
         latent = max(64, self._base.rank)
         self._network = Generator(task.item_shape, task.classes, latent, config.width, task.generator)
@@ -72,7 +76,8 @@ class MatchedGenerator:
         self._bank: list[tuple[Tensor, Tensor]] = []
         self._done = 0
         self._size = max(config.batch, min(config.pool, POOL_BYTES // (4 * math.prod(task.item_shape))))
-        batches = max(1, round(config.past * self._size / config.batch))
+        self._plain = round(min(config.start, 1) * self._size) if self._base.factors is not None else 0
+        batches = max(1, round(min(config.past, 1) * (self._size - self._plain) / config.batch))
         # The first eighth is still far from the records and is not worth remembering.
         self._keep_from = config.iterations // 8
         self._keep_every = max(1, (config.iterations - self._keep_from) // batches)
@@ -108,21 +113,28 @@ class MatchedGenerator:
         return inputs[rows], labels[rows]
 
     def _fill(self) -> tuple[Tensor, Tensor]:
-        """The bank, topped up with what the generator makes now; each made once, so that drawing is cheap."""
+        """Starting points and the bank, topped up with what the generator makes now; made once, drawn from often."""
         made = list(self._bank)
+        self._bank.clear()
         self._network.eval()
         with torch.no_grad():
-            while sum(len(labels) for _, labels in made) < self._size:
-                labels = torch.randint(self._task.classes, (self._config.batch,), generator=self._task.generator)
+            while sum(len(labels) for _, labels in made) < self._size - self._plain:
+                labels = self._draw_labels(self._config.batch)
                 made.append((self._generate(labels)[0], labels))
-        self._bank.clear()
+            if self._plain:
+                labels = self._draw_labels(self._plain)
+                noise = self._task.normal(self._plain, self._latent)
+                made.append((self._task.clamp(self._base.draw(noise, labels)), labels))
         return torch.cat([inputs for inputs, _ in made]), torch.cat([labels for _, labels in made])
 
+    def _draw_labels(self, count: int) -> Tensor:
+        return self._classes[torch.randint(len(self._classes), (count,), generator=self._task.generator)]
+
     def _labels(self) -> Tensor:
-        config, task = self._config, self._task
-        present = min(task.classes, max(1, config.batch // config.per_class))
-        classes = torch.randperm(task.classes, generator=task.generator)[:present]
-        return classes.repeat_interleave(max(2, config.batch // present))
+        config, classes = self._config, self._classes
+        present = min(len(classes), max(1, config.batch // config.per_class))
+        chosen = classes[torch.randperm(len(classes), generator=self._task.generator)[:present]]
+        return chosen.repeat_interleave(max(2, config.batch // present))
 
     def _generate(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs for the labels, and how far they overshot the range (mean square, in input deviations)."""
@@ -149,7 +161,6 @@ class _Base:
     mean: Tensor
     factors: Tensor | None
     scale: Tensor
-    residual: Tensor | None = None
 
     @classmethod
     def of(cls, task: Task) -> _Base:
@@ -164,8 +175,7 @@ class _Base:
             return cls(mean, None, scale)
         parts = spectrum.tensors
         factors = parts["eigenvalues"].sqrt()[:, :, None] * parts["eigenvectors"]
-        residual = (parts["residual_trace"] / size).sqrt()
-        return cls(parts["mean"].reshape(mean.shape), factors.reshape(len(mean), -1, size), scale, residual)
+        return cls(parts["mean"].reshape(mean.shape), factors.reshape(len(mean), -1, size), scale)
 
     @property
     def rank(self) -> int:
@@ -178,8 +188,7 @@ class _Base:
         if self.factors is None:
             return start
         along = torch.einsum("nk,nkd->nd", noise[:, : self.rank], self.factors[labels])
-        shape = (-1, *[1] * (start.dim() - 1))
-        return start + along.reshape(start.shape) + RES * self.residual[labels].reshape(shape) * torch.randn(start.shape)
+        return start + along.reshape(start.shape)
 
 
 def _matched(task: Task) -> list[Statistic]:
@@ -188,6 +197,17 @@ def _matched(task: Task) -> list[Statistic]:
     found = [s for s in task.records if s.by_class or (s.value, s.kind, s.features) not in by_class]
     if not found:
         raise StepError("records", "none", "at least one", "Use the method noise, or a bundle with records.")
+    return found
+
+
+def _observed(statistics: list[Statistic], classes: int) -> Tensor:
+    """The classes of which no record is withheld; inputs of the others cannot be made."""
+    counts = [entry.tensors["count"] for entry in statistics if entry.by_class]
+    if not counts:
+        return torch.arange(classes)
+    found = torch.nonzero((torch.stack(counts) > 0).all(0)).flatten()
+    if not len(found):
+        raise StepError("records", "no class that was published", "at least one", "Use the method noise.")
     return found
 
 

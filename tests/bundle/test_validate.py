@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfmeta.bundle import Bundle, validate, write_safetensors
+from dfmeta.errors import SchemaError
 
 SIDECAR, PROBE = "dfmeta/records.safetensors", "dfmeta/probe.safetensors"
 MEMBERS = ["model.onnx", "model.safetensors", SIDECAR, PROBE]
@@ -179,7 +180,7 @@ def test_a_later_kind_and_an_unknown_group_make_the_record_unusable(bundle, edit
     report = validate(bundle)
     assert report.valid
     assert report.records == 0
-    assert any("version 9 of kind 'moments', later than 1" in warning for warning in report.warnings)
+    assert any("version 9 of kind 'moments', and only 1 is known" in warning for warning in report.warnings)
     assert any("grouped by 'patient'" in warning for warning in report.warnings)
 
 
@@ -187,6 +188,20 @@ def test_a_later_kind_and_an_unknown_group_make_the_record_unusable(bundle, edit
 def test_a_configuration_that_a_kind_cannot_read(bundle, edit, configuration):
     edit(bundle, lambda document: document["records"][0].update(kind="spectrum", configuration=configuration))
     assert codes(bundle)[0][1] in ("bad-configuration", "missing-statistic")
+
+
+@pytest.mark.parametrize("rank", [0, "2", True, 3, 1.0, [1], 2**53 - 1])
+def test_a_rank_that_is_no_rank(bundle, edit, rank):
+    """Two features have one or two eigenpairs; anything else must not reach the numbers."""
+
+    def change(document):
+        record = document["records"][0]
+        record |= {"kind": "spectrum", "configuration": {"rank": rank}}
+
+    edit(bundle, change)
+    assert codes(bundle) == [("record r0", "bad-configuration")]
+    with pytest.raises(SchemaError, match="not an integer from 1 to 2"):
+        Bundle.open(bundle).record_tensors("r0")
 
 
 def test_a_damaged_header_under_right_digests(bundle, forge, container):

@@ -197,8 +197,19 @@ def test_suppressing_leaves_no_trace(data):
     samples, group = data
     for kind in ALL:
         made = filled(kind, samples, group, 4)
-        made.suppress([1, 2])
+        before = {name: value.clone() for name, value in state(made).items()}
+        whole, made = made, made.without([1, 2])
         tensors = made.tensors(made.count)
         for name, values in tensors.items():
             assert not values[[1, 2]].any(), name
-        same(made.pooled(), filled(kind, samples[group % 3 == 0], np.zeros(200, np.int64), 1))
+        kept = ~np.isin(group, [1, 2])
+        same(made.pooled(), filled(kind, samples[kept], np.zeros(kept.sum(), np.int64), 1))
+        for name, value in state(whole).items():
+            assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_memory_that_is_announced_is_the_memory_that_is_held(kind):
+    made = accumulator(kind, 7, 3)
+    held = sum(value.nbytes for value in state(made).values())
+    assert KINDS.load(kind, "accumulate").accumulator_bytes(7, 3, CONFIGURATION) == held

@@ -53,6 +53,13 @@ def test_numbers_that_contradict_the_kind_are_problems(kind, tensors, codes):
     assert all(problem.where.startswith("records[0]") for problem in problems)
 
 
+def test_numbers_too_large_to_multiply_are_not_orthonormal():
+    tensors = {name: values.astype(np.float64) for name, values in spectrum().items() if name != "count"}
+    tensors["eigenvectors"][0] = [[1e300, 1e300], [1e300, -1e300]]
+    problems = KINDS.load("spectrum", "spec").check({**tensors, "count": np.array([20, 0])}, "records[0]")
+    assert [problem.code for problem in problems] == ["not-orthonormal"]
+
+
 @pytest.mark.parametrize("kind", KINDS.names())
 def test_every_kind_has_a_page_that_names_its_tensors(kind, repository):
     page = (repository / "spec" / "record-kinds" / f"{kind}.md").read_text()

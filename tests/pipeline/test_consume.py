@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from dfmeta import __version__
-from dfmeta.bundle import Bundle
+from dfmeta.bundle import Bundle, write_safetensors
 from dfmeta.compress.distill import Config
 from dfmeta.errors import (
     BundleError,
@@ -19,6 +21,7 @@ from dfmeta.errors import (
     GraphError,
     IntegrityError,
     OutputExists,
+    SchemaError,
     StepError,
     UnknownName,
 )
@@ -33,6 +36,7 @@ from dfmeta.pipeline import (
     synthesise,
     validate,
 )
+from dfmeta.pipeline.fit import fit_problems
 from dfmeta.pipeline.release import Release
 from dfmeta.records import Recorder, make_plan
 
@@ -189,10 +193,10 @@ def test_a_graph_with_other_names(spoiled, repin):
             value.name = "renamed" if value.name == old else value.name
         del model.graph.value_info[:]
         repin(spoiled, {"model.onnx": model.SerializeToString()})
-        with pytest.raises(GraphError, match=text):
+        with pytest.raises(SchemaError, match=text):
             open_release(spoiled)
-        report = validate(spoiled)
-        assert [problem.code for problem in report.problems] == ["graph"]
+        codes = {problem.code for problem in validate(spoiled).problems}
+        assert codes == {"site-differs" if old == "conv2d" else "interface-differs", "site-differs"}
 
 
 def test_a_bundle_that_is_not_there(tmp_path):
@@ -211,7 +215,7 @@ def released(graph: Graph, inputs: np.ndarray, out, classes=None):
 def test_models_that_cannot_be_synthesised(linear, tmp_path):
     dense = linear((6,), (10, 4))
     bundle = released(dense, np.ones((20, 6), np.float32), tmp_path / "dense")
-    with pytest.raises(StepError, match=r"\['batch', 10, 4\], expected \[batch, classes\]"):
+    with pytest.raises(GraphError, match=r"\['batch', 10, 4\], expected \[batch, classes\]"):
         make_task(bundle, dense, 0)
     tokens = linear((6,), (10,), "int64")
     bundle = released(tokens, np.ones((20, 6), np.int64), tmp_path / "tokens")
@@ -229,3 +233,133 @@ def test_the_exported_student_is_the_trained_one(distilled, digits):
     once = session.run({"image": images})["logits"]
     each = np.concatenate([session.run({"image": images[i : i + 1]})["logits"] for i in range(20)])
     np.testing.assert_allclose(once, each, rtol=1e-4, atol=1e-5)
+
+
+def into(folder, change):
+    """Change a bundle's manifest in place: every digest in it stays right."""
+    manifest = json.loads((folder / "dfmeta.json").read_text())
+    change(manifest)
+    (folder / "dfmeta.json").write_text(json.dumps(manifest))
+
+
+def convolution(manifest):
+    return next(site for site in manifest["sites"] if site["shape"] == ["batch", 8, 8, 8])
+
+
+def of(manifest, features, by="all"):
+    """The convolution's first record over its values or channels."""
+    site = convolution(manifest)["id"]
+    return next(r for r in manifest["records"] if (r["site"], r["features"], r["group"]["by"]) == (site, features, by))
+
+
+def other_site(manifest):
+    others = (site["id"] for site in manifest["sites"] if site["shape"] == ["batch", 16, 4, 4])
+    of(manifest, "flattened")["site"] = next(others)
+
+
+def by_channel(manifest):
+    of(manifest, "flattened")["features"] = "channel"
+
+
+def one_more_output(manifest):
+    probe = {**manifest["model"]["outputs"][0], "name": "more"}
+    manifest["model"]["outputs"].insert(0, probe)
+
+
+def free_site(manifest):
+    convolution(manifest)["shape"] = ["batch", 8, "h", "w"]
+
+
+INPUT, OUTPUT = (lambda m: m["model"]["inputs"][0]), (lambda m: m["model"]["outputs"][0])
+MISFITS = {
+    # name: (change of the manifest, place and code of the problems)
+    "free-input-sizes": (
+        lambda m: INPUT(m).update(shape=["batch", 1, "h", "w"]),
+        {("model.inputs[0].shape", "interface-differs")},
+    ),
+    "another-input-rank": (
+        lambda m: INPUT(m).update(shape=["batch", 64], axes=None),
+        {("model.inputs[0].shape", "interface-differs")},
+    ),
+    "another-input-type": (
+        lambda m: INPUT(m).update(dtype="float64"),
+        {("model.inputs[0].dtype", "interface-differs")},
+    ),
+    "another-input-name": (lambda m: INPUT(m).update(name="picture"), {("model.inputs[0].name", "interface-differs")}),
+    "another-output-name": (lambda m: OUTPUT(m).update(name="digit"), {("model.outputs[0].name", "interface-differs")}),
+    "another-output-size": (
+        lambda m: OUTPUT(m).update(shape=["batch", 9]),
+        {("model.outputs[0].shape", "interface-differs")},
+    ),
+    "an-output-more": (one_more_output, {("model.outputs", "interface-differs")}),
+    "a-site-that-is-not-there": (
+        lambda m: convolution(m)["addresses"][0].update(value="nowhere"),
+        {"site-differs"},
+    ),
+    "a-site-of-another-type": (
+        lambda m: convolution(m).update(dtype="float16"),
+        {"site-differs"},
+    ),
+    "records-moved": (other_site, {"wrong-feature-count"}),
+    "records-by-channel": (by_channel, {"wrong-feature-count"}),
+    "free-site-sizes": (free_site, {"site-differs", "wrong-feature-count"}),
+    "fewer-labels": (lambda m: m["model"]["label_sets"][0]["names"].pop(), {"wrong-label-count"}),
+    "more-labels": (lambda m: m["model"]["label_sets"][0]["names"].append("ten"), {"wrong-label-count"}),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_manifest_of_another_graph(spoiled, tmp_path, name):
+    change, expected = MISFITS[name]
+    into(spoiled, change)
+    with pytest.raises(SchemaError, match="problem") as caught:
+        open_release(spoiled)
+    found = caught.value.problems
+    assert expected <= {(p.where, p.code) for p in found} | {p.code for p in found}
+    assert {p.code for p in found} <= {pair[1] if isinstance(pair, tuple) else pair for pair in expected}
+    with pytest.raises(SchemaError):
+        distill(spoiled, tmp_path / "student.onnx", student="tiny8")
+    assert not validate(spoiled).valid
+
+
+def test_what_fits_its_graph(digits_bundle):
+    opened = open_release(digits_bundle)
+    assert fit_problems(opened.bundle.manifest, opened.graph) == []
+
+
+def test_numbers_that_contradict_their_kind_are_not_used(spoiled):
+    """Every digest is right: the numbers alone give them away."""
+    path = spoiled / "dfmeta" / "records.safetensors"
+    bundle = Bundle.open(spoiled)
+    record = next(r for r in bundle.manifest.records if r.kind == "moments")
+    name = record.tensors["var"].name
+    arrays = load_file(path) | {name: -np.ones_like(load_file(path)[name])}
+    raw = write_safetensors(arrays, {"dfmeta": bundle.manifest.bundle.id})
+    path.write_bytes(raw)
+
+    def repin(manifest):
+        file = next(file for file in manifest["files"] if file["role"] == "records")
+        length = 8 + int.from_bytes(raw[:8], "little")
+        file |= {"sha256": hashlib.sha256(raw).hexdigest(), "header_sha256": hashlib.sha256(raw[:length]).hexdigest()}
+        entry = next(r for r in manifest["records"] if r["id"] == record.id)
+        entry["tensors"]["var"]["sha256"] = hashlib.sha256(arrays[name].tobytes()).hexdigest()
+
+    into(spoiled, repin)
+    opened = open_release(spoiled)
+    with pytest.raises(SchemaError, match=rf"record {record.id}\.var: found -1.0, expected no value below 0"):
+        make_task(opened.bundle, opened.graph, 0)
+    assert [problem.code for problem in validate(spoiled).problems] == ["negative"]
+
+
+def test_a_manifest_that_changes_while_it_is_validated(spoiled, monkeypatch):
+    module = importlib.import_module("dfmeta.pipeline.check")
+    real = module.Bundle.open
+
+    def later(path):
+        into(spoiled, lambda manifest: manifest["bundle"].update(version="9"))
+        return real(path)
+
+    monkeypatch.setattr(module.Bundle, "open", later)
+    report = validate(spoiled)
+    assert not report.valid
+    assert [(problem.where, problem.code) for problem in report.problems] == [("dfmeta.json", "changed-while-read")]

@@ -99,9 +99,12 @@ def test_what_was_withheld_is_declared(digits_teacher, tmp_path):
     with pytest.raises(DataError, match="class 9: found 1 units"):
         record(digits_teacher, data, out, preprocessing=OPS)
     assert not out.exists()
-    record(digits_teacher, data, out, preprocessing=OPS, suppress=True)
+    record(digits_teacher, data, out, preprocessing=OPS, suppress=True, limit=100)
     assert validate(out).valid
     bundle = Bundle.open(out)
+    # Neither the number of units drawn nor a batch of them all, beside the number published.
+    (run,) = bundle.manifest.runs
+    assert (run.limit, run.batch_size, bundle.manifest.datasets[0].unit_count) == (None, 99, 99)
     assert bundle.manifest.privacy.suppression == "complementary"
     for entry in bundle.manifest.records:
         by_class = entry.group.by == "class"
@@ -109,7 +112,7 @@ def test_what_was_withheld_is_declared(digits_teacher, tmp_path):
         assert entry.unit_count == 99
         counts = bundle.tensor(entry.id, "count")
         assert (counts[9], counts[:9].min()) == (0, 11) if by_class else counts == 99
-        assert not (entry.mergeable and entry.suppressed_groups)
+        assert not entry.mergeable
 
 
 def test_records_of_limit_units_are_those_of_the_units_drawn(digits_teacher, patients, tmp_path):
@@ -181,7 +184,7 @@ def test_wrong_words_are_refused_before_any_work(digits_teacher, patients, tmp_p
 
 def test_classes_need_an_output_of_classes(linear, patients, tmp_path):
     dense = linear((1, 8, 8), (10, 4))
-    with pytest.raises(DataError, match=r"\['batch', 10, 4\].*\[batch, classes\].*--no-classes"):
+    with pytest.raises(GraphError, match=r"\['batch', 10, 4\].*\[batch, classes\].*--no-classes"):
         record(dense, str(patients), tmp_path / "out", preprocessing=OPS)
     record(dense, str(patients), tmp_path / "out", preprocessing=OPS, by_class=False)
     assert validate(tmp_path / "out").valid

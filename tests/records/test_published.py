@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dfmeta._catalog import KINDS
-from dfmeta.bundle import Bundle
-from dfmeta.errors import StepError
+from dfmeta.bundle import Bundle, usable
+from dfmeta.errors import BundleError, StepError
 from dfmeta.records import PublishedRecords, Statistic
 
 
@@ -43,6 +43,21 @@ def test_a_kind_that_we_do_not_know_is_passed_over(records, digits_bundle, tmp_p
     names = [entry.record for entry in records]
     assert found.skipped == tuple(names[::3])
     assert [entry.record for entry in found] == [name for name in names if name not in names[::3]]
+
+
+@pytest.mark.parametrize("change", [{"kind_version": 2}, {"group": {"by": "hospital"}}], ids=["version", "group"])
+def test_a_record_that_is_not_usable_is_passed_over(digits_bundle, tmp_path, change):
+    folder = tmp_path / "bundle"
+    shutil.copytree(digits_bundle, folder)
+    manifest = json.loads((folder / "dfmeta.json").read_text())
+    manifest["records"][1] |= change
+    (folder / "dfmeta.json").write_text(json.dumps(manifest))
+    bundle = Bundle.open(folder)
+    assert PublishedRecords.read(bundle).skipped == (manifest["records"][1]["id"],)
+    assert [usable(record) for record in bundle.manifest.records[:3]] == [True, False, True]
+    for read in (bundle.record_tensors, lambda id: bundle.tensor(id, "mean")):
+        with pytest.raises(BundleError, match="it is not usable"):
+            read(manifest["records"][1]["id"])
 
 
 def test_of_and_need(records):

@@ -292,3 +292,30 @@ def test_token_ids_are_recorded_inside(build, dtype):
     for taken in recorder.finish().records:
         if taken.plan.site.value == "hidden" and not taken.by_class:
             np.testing.assert_allclose(taken.tensors["mean"], hidden.mean(0), atol=1e-5)
+
+
+def test_no_units_at_all(digits_teacher, plan, data):
+    with Recorder(digits_teacher, plan, threads=1) as recorder:
+        recorder.update(data[0][:20])
+        with pytest.raises(DataError, match="a batch of 0 units"):
+            recorder.update(data[0][:0])
+    assert recorder.finish().unit_count == 20
+
+
+def test_a_plan_that_would_not_fit_into_memory(digits_teacher):
+    """Told before anything is reserved, with the ways out."""
+    plan = make_plan(digits_teacher, ["spectral"])
+    with pytest.raises(DataError, match=r"needs \d\d\d\.\d GB .*'spectrum' of 512 features") as caught:
+        Recorder(digits_teacher, plan, classes=300_000, threads=1)
+    for way in ("--no-classes", "--at", "--preset all-layers"):
+        assert way in caught.value.fix
+    with pytest.raises(DataError, match=r"at most 0\.0 GB"):
+        Recorder(digits_teacher, plan, threads=1, memory_limit=1_000_000)
+    Recorder(digits_teacher, plan, threads=1, memory_limit=10_000_000)
+
+
+def test_a_small_class_says_what_can_be_done(digits_teacher, plan, data):
+    with pytest.raises(DataError) as caught:
+        take(digits_teacher, plan, lonely(data))
+    for way in ("--limit", "--no-classes", "--suppress-small"):
+        assert way in caught.value.fix

@@ -7,12 +7,18 @@ raw squares, so a huge mean with a tiny variance loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def accumulator_bytes(features: int, groups: int, configuration: Mapping[str, Any]) -> int:
+    """Memory that an :class:`Accumulator` of these sizes holds for as long as it lives, in bytes."""
+    del configuration
+    return groups * 8 * (1 + 2 * features)
 
 
 class Accumulator:
@@ -58,10 +64,13 @@ class Accumulator:
             total._combine(self.count[part], self.mean[part], self.squares[part])
         return total
 
-    def suppress(self, groups: list[int]) -> None:
-        """Forget the given groups, as if they had not been observed."""
-        for state in (self.count, self.mean, self.squares):
-            state[groups] = 0
+    def without(self, groups: Sequence[int]) -> Accumulator:
+        """The same to read out, with the given groups as if they had not been observed. Not to be updated."""
+        left = Accumulator(self.features, self.groups, {})
+        left.count, left.mean, left.squares = (s.clone() for s in (self.count, self.mean, self.squares))
+        for state in (left.count, left.mean, left.squares):
+            state[list(groups)] = 0
+        return left
 
     def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
         """The record: ``count`` int64 ``[G]``, ``mean`` and ``var`` float32 ``[G, d]``."""

@@ -7,8 +7,9 @@ costs one matrix product for each group that it holds.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ from torch import Tensor
 from dfmeta.numerics import leading_eigenpairs
 
 UNITS_PER_VECTOR = 10
+
+
+def accumulator_bytes(features: int, groups: int, configuration: Mapping[str, Any]) -> int:
+    """Memory that an :class:`Accumulator` of these sizes holds for as long as it lives, in bytes."""
+    del configuration
+    return groups * 8 * (1 + features + features * features)
 
 
 class Accumulator:
@@ -62,10 +69,17 @@ class Accumulator:
             total._absorb(0, self, row)
         return total
 
-    def suppress(self, groups: list[int]) -> None:
-        """Forget the given groups, as if they had not been observed."""
-        for state in (self.count, self.mean, self.comoment):
-            state[groups] = 0
+    def without(self, groups: Sequence[int]) -> Accumulator:
+        """The same to read out, with the given groups as if they had not been observed. Not to be updated.
+
+        The co-moments, which are large, are shared and not copied: those of a group whose count is 0 are never
+        looked at.
+        """
+        left = copy.copy(self)
+        left.count, left.mean = self.count.clone(), self.mean.clone()
+        left.count[list(groups)] = 0
+        left.mean[list(groups)] = 0
+        return left
 
     def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
         """The record, float32 but for ``count``; shapes as in :func:`dfmeta.kinds.spectrum.spec.layout`.
@@ -95,15 +109,16 @@ class Accumulator:
         }
 
     def _absorb(self, row: int, other: Accumulator, other_row: int) -> None:
-        correction = self._meet(row, int(other.count[other_row]), other.mean[other_row])
+        count = int(other.count[other_row])
+        if not count:
+            return
+        correction = self._meet(row, count, other.mean[other_row])
         self.comoment[row] += other.comoment[other_row]
         self.comoment[row].addr_(correction, correction)
 
     def _meet(self, row: int, count: int, mean: Tensor) -> Tensor:
         """Move count and mean on; return the ``[d]`` vector whose outer product corrects the co-moment."""
         before, total = int(self.count[row]), int(self.count[row]) + count
-        if not count:
-            return torch.zeros_like(mean)
         delta = mean - self.mean[row]
         self.mean[row] += delta * (count / total)
         self.count[row] = total

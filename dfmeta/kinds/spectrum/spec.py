@@ -27,7 +27,10 @@ def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) 
     Args:
         features: d, the number of features.
         groups: C, the number of groups, or None for one record over all units.
-        configuration: ``rank`` is k, how many eigenpairs are kept.
+        configuration: ``rank`` is k, how many eigenpairs are kept: an integer from 1 to d.
+
+    Raises:
+        ValueError: any other ``rank``, or none.
 
     Returns:
         ``count`` int64 ``[]`` or ``[C]``; ``mean`` ``[d]``; ``eigenvalues`` ``[k]``, falling;
@@ -35,7 +38,10 @@ def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) 
         ``residual_trace`` ``[]``: trace of the covariance less the kept eigenvalues. Each with a leading
         ``C`` when grouped.
     """
-    rank = int(configuration["rank"])
+    rank = configuration.get("rank")
+    # A manifest may hold anything here, and true is an int to Python.
+    if type(rank) is not int or not 1 <= rank <= features:
+        raise ValueError(f"rank {ascii(rank)[:40]}, not an integer from 1 to {features}")
     lead = () if groups is None else (groups,)
     return {
         "count": TensorLayout(COUNT, lead),
@@ -68,10 +74,11 @@ def _orthonormal(vectors: np.ndarray, where: str) -> list[Problem]:
     """Rows must be orthonormal, or all zero where a group keeps fewer pairs than the record has room for."""
     stacks = vectors.reshape(-1, *vectors.shape[-2:]).astype(np.float64)
     for stack in stacks:
-        gram = stack @ stack.T
+        with np.errstate(over="ignore", invalid="ignore"):  # hostile numbers; what comes of them is refused below
+            gram = stack @ stack.T
         kept = np.diag(gram) > 0
         error = np.abs(gram - np.diag(kept.astype(np.float64))).max(initial=0.0)
-        if error > ORTHONORMAL_TOLERANCE:
+        if not error <= ORTHONORMAL_TOLERANCE:
             return [
                 Problem(
                     f"{where}.eigenvectors",
