@@ -12,6 +12,7 @@ What it does goes to stderr, so stdout holds only what the verb itself prints.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shlex
 import subprocess
@@ -69,7 +70,10 @@ def setup() -> int:
 
 
 def demo(words: list[str]) -> int:
-    """Run ``dfmeta demo``."""
+    """Run ``dfmeta demo``, into a folder of its own each time unless one is named."""
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        free = (name for number in itertools.count(1) if not os.path.lexists(name := f"demo-{number}"))
+        words = ["--out", next(free), *words]
     return run([tool("python"), "-m", "dfmeta", "demo", *words], stdout=None)
 
 

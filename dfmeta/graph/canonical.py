@@ -7,7 +7,7 @@ value of the graph beyond rounding. Names of values that survive stay as they we
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, MutableSequence
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ def canonicalise(model: onnx.ModelProto, opset: int, keep: frozenset[str], where
     """Rewrite ``model`` in place into the canonical form, with the shapes of all values written out.
 
     Args:
-        model: a valid model; the inside of its subgraphs, if any, is left as it is.
+        model: a valid model without subgraphs.
         opset: version of its default operator set.
         keep: initializers that keep their shape even when a simpler one exists.
         where: how to name the model in messages.
@@ -70,7 +70,7 @@ def lift_constants(graph: onnx.GraphProto) -> None:
 def drop_passthroughs(graph: onnx.GraphProto) -> None:
     """Remove ``Identity``; a graph output keeps its name."""
     outputs = {output.name for output in graph.output}
-    fixed = {item.name for item in (*graph.input, *graph.initializer)} | set(_inner_uses(graph))
+    fixed = {item.name for item in (*graph.input, *graph.initializer)}
     for node in [node for node in graph.node if node.op_type == "Identity" and not node.domain]:
         kept, dropped = node.input[0], node.output[0]
         if dropped in outputs:
@@ -103,7 +103,7 @@ def drop_default_attributes(node: onnx.NodeProto, opset: int) -> None:
 
 def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes and initializers that no output needs."""
-    needed = {output.name for output in graph.output} | set(_inner_uses(graph))
+    needed = {output.name for output in graph.output}
     for index in reversed(range(len(graph.node))):
         if needed.isdisjoint(graph.node[index].output):
             del graph.node[index]
@@ -134,7 +134,7 @@ def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:
 def _tidy_names(known: Rewrite) -> None:
     """Give scalars the name of what they replaced, if that is gone; leave no path-like name."""
     graph = known.graph
-    outer = {item.name for item in (*graph.input, *graph.output)} | set(_inner_uses(graph)) | known.keep
+    outer = {item.name for item in (*graph.input, *graph.output)} | known.keep
     values = {tensor.name for tensor in graph.initializer} | {n for node in graph.node for n in node.output}
     for name, scalar in known.scalars.items():
         if name not in values:
@@ -143,16 +143,6 @@ def _tidy_names(known: Rewrite) -> None:
         plain = known.free_name(name.replace("/", "_"))
         known.shapes[plain] = known.shapes.get(name)
         rename_value(graph, name, plain)
-
-
-def _inner_uses(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that subgraphs read: they may belong to the outer graph."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from (name for item in inner.node for name in item.input)
-                yield from (output.name for output in inner.output)
-                yield from _inner_uses(inner)
 
 
 def _known(model: onnx.ModelProto, keep: frozenset[str], where: str) -> Rewrite:

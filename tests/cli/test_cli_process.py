@@ -64,7 +64,7 @@ def test_a_missing_extra_in_a_process_without_it(release: Path, tmp_path: Path) 
     words = ("evaluate", release / "model.onnx", "--data", "digits:test")
     done = process(*words, PYTHONPATH=str(tmp_path))
     assert done.returncode == 3
-    assert "pip install 'dfmeta[demo]'" in done.stderr
+    assert "pip install 'dfmeta[digits]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -201,24 +201,6 @@ def test_no_name_looks_like_a_path() -> None:
     assert names == {"x", "_home_a", "s_c", "y"}
 
 
-def test_what_a_subgraph_reads_stays() -> None:
-    branch = helper.make_graph(
-        [node("Mul", "inner two", "z")],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
-    )
-    nodes = [
-        node("Relu", "x", "a"),
-        node("Identity", "a", "inner"),
-        helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
-    ]
-    model = model_of(nodes, {"yes": np.array(True), "two": np.full((1,), 2, np.float32)})
-    result = canonical(model)
-    assert operators(result) == ["Relu", "Identity", "If"]
-    np.testing.assert_array_equal(run(result)["y"], run(model)["y"])
-
-
 def test_a_contradiction_is_refused() -> None:
     model = model_of([node("Relu", "x")])
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [7]))
