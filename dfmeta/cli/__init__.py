@@ -1,4 +1,4 @@
-"""The command line: one file a verb, each of which calls one public function of the pipeline.
+"""The command line: one file a verb, thin: the work is done by public functions of the floors below.
 
 ``--json`` prints one JSON document on stdout, for errors too; everything else goes to stderr.
 """

@@ -200,7 +200,7 @@ def test_safetensors_of_a_type_numpy_lacks(tmp_path: Path) -> None:
     header = b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
     path = tmp_path / "set.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
-    with pytest.raises(DataError, match=r"set\.safetensors: found an unreadable file .*bfloat16"):
+    with pytest.raises(DataError, match=r"set\.safetensors.*bfloat16"):
         open_data(str(path))
 
 

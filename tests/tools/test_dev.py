@@ -66,7 +66,10 @@ def test_the_developer_tools_are_pyprojects(dev: ModuleType, repository: Path) -
 
 def test_words_are_passed_on(dev: ModuleType, commands: list[list[str]]) -> None:
     assert dev.main(["demo", "--json"]) == 0
-    assert commands[-1][1:] == ["-m", "dfmeta", "demo", "--json"]
+    assert commands[-1][1:3] == ["-m", "dfmeta"]
+    assert commands[-1][3:5] == ["demo", "--out"]
+    assert commands[-1][5].startswith("demo-")
+    assert commands[-1][6:] == ["--json"]
     assert dev.main(["test", "-k", "moments"]) == 0
     assert commands[-1][1:] == ["-m", "pytest", "-k", "moments"]
     assert dev.main(["test", "fail"]) == 7
