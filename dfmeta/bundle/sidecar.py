@@ -123,6 +123,8 @@ def kind_spec(record: v1.Record) -> ModuleType | str:
     """The specification of a record's kind, or why this reader cannot use the record."""
     if record.group.by not in ("all", "class"):
         return f"record {record.id!r} is grouped by {record.group.by!r}, which is unknown here: it is not usable"
+    if record.features not in v1.KNOWN_FEATURES:
+        return f"record {record.id!r} has features {record.features!r}, which are unknown here: it is not usable"
     spec = _spec(record.kind)
     if spec is None:
         return f"record {record.id!r} is of kind {record.kind!r}, which is unknown here: it is not usable"
@@ -151,6 +153,7 @@ def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, sp
         found = f"a configuration that its kind cannot read ({type(error).__name__}: {error})"
         return [Problem(where, "bad-configuration", found, f"what kind {record.kind} asks for")]
     problems = []
+    lengths: dict[str, int] = {}
     for statistic in sorted(layout.keys() - record.tensors.keys()):
         expected = f"{statistic}, as kind {record.kind} has it"
         problems.append(Problem(f"{where}.tensors", "missing-statistic", "no such tensor", expected))
@@ -160,7 +163,7 @@ def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, sp
     for statistic in sorted(layout.keys() & record.tensors.keys()):
         entry = header.tensors.get(record.tensors[statistic].name)
         if entry is not None:
-            problems += _shape_problems(f"{where}.{statistic}", entry, layout[statistic])
+            problems += _shape_problems(f"{where}.{statistic}", entry, layout[statistic], lengths)
     return problems
 
 
@@ -169,13 +172,19 @@ def _group_count(manifest: v1.Manifest, record: v1.Record) -> int | None:
     return len(labels.names) if record.group.by == "class" and labels is not None else None
 
 
-def _shape_problems(where: str, entry: Entry, wanted: Any) -> list[Problem]:
-    name = NUMPY_DTYPES[entry.dtype].name
+def _shape_problems(where: str, entry: Entry, wanted: Any, lengths: dict[str, int]) -> list[Problem]:
+    """``lengths`` holds the named ones found so far, and takes up those of this tensor."""
+    dtype = NUMPY_DTYPES[entry.dtype].name
     problems = []
-    if name not in wanted.dtypes:
-        problems.append(Problem(where, "wrong-dtype", name, " or ".join(sorted(wanted.dtypes))))
-    if entry.shape != tuple(wanted.shape):
-        problems.append(Problem(where, "wrong-shape", str(list(entry.shape)), str(list(wanted.shape))))
+    if dtype not in wanted.dtypes:
+        problems.append(Problem(where, "wrong-dtype", dtype, " or ".join(sorted(wanted.dtypes))))
+    if len(entry.shape) == len(wanted.shape):
+        for size, name in zip(entry.shape, wanted.shape, strict=True):
+            if isinstance(name, str):
+                lengths.setdefault(name, size)
+    expected = tuple(lengths.get(size, size) if isinstance(size, str) else size for size in wanted.shape)
+    if entry.shape != expected:
+        problems.append(Problem(where, "wrong-shape", str(list(entry.shape)), str(list(expected))))
     return problems
 
 

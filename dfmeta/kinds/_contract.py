@@ -2,10 +2,13 @@
 
 A kind is a folder with three modules:
 
-* ``spec.py`` (no torch): ``VERSION``, ``CONVENTIONS``, ``layout()`` and ``check()``;
-* ``accumulate.py``: ``Accumulator``, which takes activations in and gives tensors out, and
+* ``spec.py`` (no torch): ``VERSION``, ``MERGEABLE``, ``CONVENTIONS``, ``layout()`` and ``check()``; ``PAIRED = True``
+  if it relates two sites; ``TYPICAL_LENGTHS`` for the named lengths of its layout, from which sizes are planned;
+* ``accumulate.py``: ``Accumulator``, which takes activations in (``update``), combines (``merge``, ``pooled``,
+  ``without``), is written down and taken up again (``state``, ``restore``) and gives tensors out (``tensors``);
   ``accumulator_bytes()``, the memory that one holds;
-* ``match.py``: a differentiable distance between activations and the record.
+* ``match.py``: a differentiable distance between activations and the record. A kind from which nothing is
+  synthesised has none.
 """
 
 from __future__ import annotations
@@ -23,10 +26,16 @@ COUNT = frozenset({"int64"})
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """What one tensor of a record must look like: numpy dtype names it may have, and its exact shape."""
+    """What one tensor of a record must look like.
+
+    Attributes:
+        dtypes: numpy names of the types it may have.
+        shape: its sizes. A name stands for a length that the data decides; it is the same wherever the name
+            appears in the record.
+    """
 
     dtypes: frozenset[str]
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
 
 
 def finite(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:

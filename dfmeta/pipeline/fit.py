@@ -105,6 +105,10 @@ def _records(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _feature_sizes(record: v1.Record, site: v1.Site) -> Sequence[int | str]:
-    if record.features == "channel" and site.feature_axis is not None:
-        return [site.shape[site.feature_axis]]
-    return site.shape[1:]
+    if record.features == "flattened" or site.feature_axis is None:
+        return site.shape[1:]
+    channels = site.shape[site.feature_axis]
+    if record.features == "channel" or not isinstance(channels, int):
+        return [channels]
+    # What the kernel is has been checked by the kind already.
+    return [channels // int(record.configuration["groups"]), *map(int, record.configuration["kernel"])]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dfmeta.records.presets import (
-    DEFAULT_RANK,
-    PRESETS,
-    RecordPlan,
-    SitePlan,
-    find_sites,
-    make_plan,
-)
+from dfmeta.records.gathered import DEFAULT_MEMORY_LIMIT, Gathered
+from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.presets import DEFAULT_RANK, PRESETS, find_sites, make_plan
 from dfmeta.records.probe import Probe, check_probe, take_probe
+from dfmeta.records.publication import DEFAULT_MIN_UNITS, Recording, Taken, publication
 from dfmeta.records.published import PublishedRecords, Statistic
-from dfmeta.records.recorder import DEFAULT_MEMORY_LIMIT, DEFAULT_MIN_UNITS, Recorder, Recording, Taken
-from dfmeta.records.samples import feature_vectors
+from dfmeta.records.recorder import Recorder
+from dfmeta.records.samples import Features, feature_vectors
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",
     "DEFAULT_MIN_UNITS",
     "DEFAULT_RANK",
     "PRESETS",
+    "Features",
+    "Gathered",
     "Probe",
     "PublishedRecords",
     "RecordPlan",
@@ -32,5 +30,6 @@ __all__ = [
     "feature_vectors",
     "find_sites",
     "make_plan",
+    "publication",
     "take_probe",
 ]

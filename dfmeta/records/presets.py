@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from dfmeta.errors import GraphError, UnknownName
 from dfmeta.graph import Graph, OrtGraph, SiteValue, Value, free_batch, weight_sites
-
-Features = Literal["flattened", "channel"]
+from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.samples import Features
 
 # Above this many features a covariance no longer fits: channels then become the features, positions samples.
 FLATTENED_LIMIT = 4096
@@ -46,57 +45,6 @@ PRESETS: Mapping[str, tuple[Choice, ...]] = {
     "all-layers": (Choice("all", "moments"),),
     "spectral": (Choice("all", "spectrum"),),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SitePlan:
-    """A value of the graph at which something will be recorded.
-
-    Attributes:
-        id: opaque site id.
-        value: name in the graph.
-        label: for people.
-        dtype: numpy name.
-        shape: with the batch axis first; sizes, or names of free dimensions.
-        feature_axis: the channel axis, if the value has one.
-    """
-
-    id: str
-    value: str
-    label: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    feature_axis: int | None
-
-    def feature_count(self, features: Features) -> int:
-        """d, the length of one feature vector under that layout."""
-        if features == "channel" and self.feature_axis is not None:
-            return int(self.shape[self.feature_axis])
-        return math.prod(int(size) for size in self.shape[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class RecordPlan:
-    """One statistic of one site that will be taken.
-
-    Attributes:
-        site: where.
-        kind: which statistic.
-        by_class: whether there is a row for each class beside the record over all units.
-        features: how the site's axes become a feature vector.
-        configuration: the kind's own parameters, such as ``rank``.
-    """
-
-    site: SitePlan
-    kind: str
-    by_class: bool
-    features: Features
-    configuration: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def feature_count(self) -> int:
-        """d, the length of one feature vector."""
-        return self.site.feature_count(self.features)
 
 
 def make_plan(

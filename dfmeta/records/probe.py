@@ -14,7 +14,7 @@ import numpy as np
 from dfmeta.bundle import Bundle
 from dfmeta.errors import Problem
 from dfmeta.graph import Graph, OrtGraph
-from dfmeta.records.presets import SitePlan
+from dfmeta.records.plan import SitePlan
 from dfmeta.schema import v1
 
 UNITS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from dfmeta._catalog import KINDS
 from dfmeta.bundle import Bundle, usable
 from dfmeta.errors import Problem, SchemaError, StepError
-from dfmeta.records.samples import feature_vectors
+from dfmeta.records.samples import Features, feature_vectors
 from dfmeta.schema.v1 import Record, Site
 
 
@@ -27,7 +27,7 @@ class Statistic:
         value: the site's name in the graph.
         kind: its kind.
         by_class: whether there is a row for each class.
-        features: ``flattened`` or ``channel``.
+        features: how the site's axes become a feature vector.
         feature_axis: the site's channel axis.
         tensors: statistic to tensor, float32 but for counts; always with a leading group axis.
     """
@@ -37,7 +37,7 @@ class Statistic:
     value: str
     kind: str
     by_class: bool
-    features: Literal["flattened", "channel"]
+    features: Features
     feature_axis: int | None
     tensors: Mapping[str, Tensor]
 
@@ -150,4 +150,4 @@ def _statistic(record: Record, site: Site, arrays: Mapping[str, np.ndarray]) -> 
     value = site.onnx_value()
     assert value is not None  # noqa: S101 - _usable has seen to it
     axis = site.feature_axis
-    return Statistic(record.id, site.id, value, record.kind, by_class, record.features, axis, tensors)
+    return Statistic(record.id, site.id, value, record.kind, by_class, cast("Features", record.features), axis, tensors)

@@ -9,65 +9,18 @@ recording = recorder.finish()
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import ModuleType, TracebackType
-from typing import Any, Literal, Self
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dfmeta._catalog import KINDS
 from dfmeta.errors import DataError, StepError
 from dfmeta.graph import Graph, OrtGraph
-from dfmeta.records.presets import RecordPlan, SitePlan
-from dfmeta.records.samples import feature_vectors
-
-DEFAULT_MIN_UNITS = 10
-# Co-moments grow with classes times features squared: better refused at once than killed by the system later.
-DEFAULT_MEMORY_LIMIT = 12 * 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """One finished record: numbers and how to read them.
-
-    Attributes:
-        plan: what was asked.
-        by_class: one row a class, or one record over all units.
-        tensors: statistic to array, as the kind's specification lays out.
-        unit_count: units that went in.
-        position_count: feature vectors that went in.
-        suppressed: classes withheld for having too few units; their rows are zero.
-    """
-
-    plan: RecordPlan
-    by_class: bool
-    tensors: Mapping[str, np.ndarray]
-    unit_count: int
-    position_count: int
-    suppressed: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """Everything one pass over a data set left behind.
-
-    Attributes:
-        sites: the values at which records were taken.
-        records: the finished records, in the plan's order.
-        unit_count: units that went into what is published.
-        batch_size: units in the largest batch, but no more than ``unit_count``.
-        min_units: the smallest class that was published.
-        suppression: ``none``, or ``complementary`` when classes were withheld.
-    """
-
-    sites: tuple[SitePlan, ...]
-    records: tuple[Taken, ...]
-    unit_count: int
-    batch_size: int
-    min_units: int
-    suppression: Literal["none", "complementary"]
+from dfmeta.records.gathered import DEFAULT_MEMORY_LIMIT, Gathered
+from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.publication import DEFAULT_MIN_UNITS, Recording, publication
 
 
 class Recorder:
@@ -98,19 +51,13 @@ class Recorder:
         threads: int | None = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
     ) -> None:
-        _require_memory(plan, classes, memory_limit)
-        self.graph, self.plan, self.classes = graph, tuple(plan), classes
+        self.gathered = Gathered(plan, classes=classes, memory_limit=memory_limit)
+        self.graph, self.classes = graph, classes
         self.min_units, self.suppress = min_units, suppress
-        self.sites = tuple({entry.site.id: entry.site for entry in self.plan}.values())
+        self.sites = tuple({site.id: site for entry in plan for site in entry.sites}.values())
         self._given = {value.name for value in graph.inputs}
         tapped = [site.value for site in self.sites if site.value not in self._given]
         self._session: OrtGraph | None = OrtGraph(graph, tapped, threads=threads, dynamic_batch=True)
-        groups = classes or 1
-        self._accumulators = [
-            _kind(entry).Accumulator(entry.feature_count, groups, entry.configuration) for entry in self.plan
-        ]
-        self._units = torch.zeros(groups, dtype=torch.int64)
-        self._largest_batch = 0
 
     def __enter__(self) -> Self:
         return self
@@ -139,11 +86,7 @@ class Recorder:
         group = self._groups(labels, units)
         values = {**self._session.run(given), **given}
         tensors = {site.id: self._finite(site, values[site.value]) for site in self.sites}
-        for entry, accumulator in zip(self.plan, self._accumulators, strict=True):
-            site = entry.site
-            accumulator.update(*feature_vectors(tensors[site.id], group, entry.features, site.feature_axis))
-        self._units += torch.bincount(group, minlength=len(self._units))
-        self._largest_batch = max(self._largest_batch, units)
+        self.gathered.update(tensors, group)
 
     def finish(self) -> Recording:
         """The records of everything seen so far.
@@ -151,57 +94,7 @@ class Recorder:
         Raises:
             DataError: nothing was seen; or a class has fewer than ``min_units`` units and ``suppress`` is off.
         """
-        total = int(self._units.sum())
-        if total < self.min_units:
-            raise DataError("records", f"{total} units", f"at least {self.min_units}", "Feed the recorder more data.")
-        hidden = self._small_classes()
-        published = total - int(self._units[list(hidden)].sum())
-        records = [
-            record for pair in zip(self.plan, self._accumulators, strict=True) for record in self._taken(*pair, hidden)
-        ]
-        return Recording(
-            self.sites,
-            tuple(records),
-            # Withheld units are not told of: their number is what the total would give away, and so would a
-            # batch that held everything.
-            published,
-            min(self._largest_batch, published),
-            self.min_units,
-            "complementary" if hidden else "none",
-        )
-
-    def _taken(self, entry: RecordPlan, accumulator: Any, hidden: tuple[int, ...]) -> list[Taken]:
-        if hidden:
-            # Withheld classes leave the pooled record too: "all minus the rest" must not give them back. The
-            # recorder itself keeps them: with more data they may become large enough.
-            accumulator = accumulator.without(hidden)
-        units = self._units.clone()
-        units[list(hidden)] = 0
-        kept, positions = int(units.sum()), int(accumulator.count.sum())
-        total = units.sum()[None]
-        pooled = accumulator.pooled() if self.classes else accumulator
-        flat = {name: array[0] for name, array in pooled.tensors(total).items()}
-        taken = [Taken(entry, False, flat, kept, positions)]
-        if self.classes and entry.by_class:
-            taken.append(Taken(entry, True, accumulator.tensors(units), kept, positions, hidden))
-        return taken
-
-    def _small_classes(self) -> tuple[int, ...]:
-        if self.classes is None:
-            return ()
-        small = [row for row, units in enumerate(self._units.tolist()) if units < self.min_units]
-        if small and not self.suppress:
-            row = small[0]
-            raise DataError(
-                f"class {row}",
-                f"{int(self._units[row])} units",
-                f"at least {self.min_units}, since a statistic of few is close to publishing them",
-                "Record more units (a higher --limit), leave the class out, record without classes (--no-classes), "
-                "or withhold small classes (--suppress-small).",
-            )
-        if len(small) == len(self._units):
-            raise DataError("records", "no class large enough", f"one with {self.min_units} units or more")
-        return tuple(small)
+        return publication(self.gathered, min_units=self.min_units, suppress=self.suppress)
 
     def _groups(self, labels: np.ndarray | None, units: int) -> Tensor:
         if self.classes is None:
@@ -246,27 +139,3 @@ def _units(inputs: Mapping[str, np.ndarray]) -> int:
     if not units:
         raise DataError("inputs", "a batch of 0 units", "at least one", "Leave empty batches out.")
     return units
-
-
-def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int) -> None:
-    """Refuse a plan whose accumulators, with one more for the classes together, would not fit."""
-
-    def needed(entry: RecordPlan, groups: int) -> int:
-        return int(_kind(entry).accumulator_bytes(entry.feature_count, groups, entry.configuration))
-
-    total = sum(needed(entry, classes or 1) for entry in plan)
-    total += max((needed(entry, 1) for entry in plan), default=0) if classes else 0
-    if total <= limit:
-        return
-    largest = max(plan, key=lambda entry: needed(entry, 1))
-    raise DataError(
-        "records",
-        f"a plan that needs {total / 1e9:.1f} GB of memory, most of it for {largest.kind!r} of "
-        f"{largest.feature_count} features at {largest.site.label!r}",
-        f"at most {limit / 1e9:.1f} GB",
-        "Record without classes (--no-classes), at fewer sites (--at), or without covariances (--preset all-layers).",
-    )
-
-
-def _kind(entry: RecordPlan) -> ModuleType:
-    return KINDS.load(entry.kind, "accumulate")

@@ -7,9 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
+Features = Literal["flattened", "channel", "patch"]
+
 
 def feature_vectors(
-    value: Tensor, group: Tensor, features: Literal["flattened", "channel"], feature_axis: int | None
+    value: Tensor, group: Tensor, features: Features, feature_axis: int | None
 ) -> tuple[Tensor, Tensor]:
     """One row for each sample.
 
@@ -17,12 +19,15 @@ def feature_vectors(
         value: ``[n, ...]`` the site's values for one batch.
         group: ``[n]`` int64, each unit's group.
         features: ``flattened``: all axes but the batch are one feature vector; ``channel``: the feature axis
-            alone is, and every position is a sample.
+            alone is, and every position is a sample; ``patch``: what a convolution's kernel covers, which the
+            kind cuts out itself, so that the value is passed on as it is.
         feature_axis: the channel axis, needed for ``channel``.
 
     Returns:
-        ``[m, d]`` and ``[m]``: m is n, or n times the number of positions.
+        ``[m, d]`` and ``[m]``: m is n, or n times the number of positions. For ``patch``, ``value`` and ``group``.
     """
+    if features == "patch":
+        return value, group
     if features == "flattened" or feature_axis is None:
         return value.flatten(1), group
     rows = value.movedim(feature_axis, -1)

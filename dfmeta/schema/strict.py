@@ -20,7 +20,7 @@ def unknown_members(manifest: v1.Manifest) -> list[Problem]:
 
 
 def unknown_values(manifest: v1.Manifest) -> list[Problem]:
-    """Every open value (role, operation, address scheme, group) that we do not know.
+    """Every open value (role, operation, address scheme, group, features) that we do not know.
 
     A reader passes over the item; what is in it is kept.
     """
@@ -50,6 +50,8 @@ def _sites(manifest: v1.Manifest) -> Iterator[Problem]:
     for index, record in enumerate(manifest.records):
         if record.group.by not in _GROUPS:
             yield _value(f"records[{index}].group.by", record.group.by, _GROUPS, "This record is not usable.")
+        if record.features not in v1.KNOWN_FEATURES:
+            yield _value(f"records[{index}].features", record.features, v1.KNOWN_FEATURES, "This record is not usable.")
 
 
 def _value(where: str, found: str, known: tuple[str, ...], fix: str) -> Problem:

@@ -14,6 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta.kinds._accumulators import restored
+
+_STATE = ("count", "mean", "squares")
+
 
 def accumulator_bytes(features: int, groups: int, configuration: Mapping[str, Any]) -> int:
     """Memory that an :class:`Accumulator` of these sizes holds for as long as it lives, in bytes."""
@@ -71,6 +75,15 @@ class Accumulator:
         for state in (left.count, left.mean, left.squares):
             state[list(groups)] = 0
         return left
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All of it: ``count`` int64 ``[G]``, ``mean`` and ``squares`` float64 ``[G, d]``."""
+        return {name: getattr(self, name).numpy().copy() for name in _STATE}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Become what :meth:`state` wrote down; ValueError if it does not fit."""
+        for name, tensor in restored(self, _STATE, state).items():
+            setattr(self, name, tensor)
 
     def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
         """The record: ``count`` int64 ``[G]``, ``mean`` and ``var`` float32 ``[G, d]``."""

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta.kinds._accumulators import restored
 from dfmeta.numerics import leading_eigenpairs
 
+_STATE = ("count", "mean", "comoment")
 UNITS_PER_VECTOR = 10
 
 
@@ -80,6 +82,15 @@ class Accumulator:
         left.count[list(groups)] = 0
         left.mean[list(groups)] = 0
         return left
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All of it: ``count`` int64 ``[G]``, ``mean`` float64 ``[G, d]``, ``comoment`` float64 ``[G, d, d]``."""
+        return {name: getattr(self, name).numpy().copy() for name in _STATE}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Become what :meth:`state` wrote down; ValueError if it does not fit."""
+        for name, tensor in restored(self, _STATE, state).items():
+            setattr(self, name, tensor)
 
     def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
         """The record, float32 but for ``count``; shapes as in :func:`dfmeta.kinds.spectrum.spec.layout`.

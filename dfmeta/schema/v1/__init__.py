@@ -35,6 +35,7 @@ from dfmeta.schema.v1.preprocessing import (
     UnknownOp,
 )
 from dfmeta.schema.v1.records import (
+    KNOWN_FEATURES,
     KNOWN_SCHEMES,
     Address,
     Dataset,
@@ -55,6 +56,7 @@ from dfmeta.schema.v1.records import (
 __all__ = [
     "FEATURES",
     "FORMAT_VERSION",
+    "KNOWN_FEATURES",
     "KNOWN_OPS",
     "KNOWN_SCHEMES",
     "MEDIA_TYPES",

@@ -10,6 +10,7 @@ from dfmeta.schema.grammar import Id, Name, Sha256, TensorName, Time
 from dfmeta.schema.v1.base import Count, Dimension, Node, Positive, Text
 from dfmeta.schema.v1.model import UNKNOWN_SHA256
 
+KNOWN_FEATURES = ("flattened", "channel", "patch")
 KNOWN_SCHEMES = ("onnx-value", "torch-module")
 SiteShape = Annotated[list[Dimension], Field(min_length=1, max_length=8)]
 
@@ -122,7 +123,8 @@ class Record(Node):
         file: the sidecar.
         run: the pass over the data that produced it.
         group: what it was aggregated over.
-        features: ``flattened`` (all axes but the batch are one) or ``channel`` (positions are samples).
+        features: one of :data:`KNOWN_FEATURES`: ``flattened`` (all axes but the batch are one), ``channel``
+            (positions are samples) or ``patch`` (what a kernel covers; the configuration says which kernel).
         feature_count: length of one feature vector.
         tensors: statistic to tensor; authoritative.
         conventions: how to read the numbers, such as ``centering``.
@@ -141,7 +143,7 @@ class Record(Node):
     file: Id
     run: Id
     group: Group
-    features: Literal["flattened", "channel"]
+    features: Name
     feature_count: Positive
     tensors: Annotated[dict[Id, TensorRef], Field(min_length=1)]
     conventions: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,133 @@
+"""From what was gathered to what is published: small classes refused or withheld, then finished records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from dfmeta.errors import DataError
+from dfmeta.records.gathered import Gathered
+from dfmeta.records.plan import RecordPlan, SitePlan
+
+DEFAULT_MIN_UNITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One finished record: numbers and how to read them.
+
+    Attributes:
+        plan: what was asked.
+        by_class: one row a class, or one record over all units.
+        tensors: statistic to array, as the kind's specification lays out.
+        unit_count: units that went in.
+        position_count: feature vectors that went in.
+        suppressed: classes withheld for having too few units; their rows are zero.
+    """
+
+    plan: RecordPlan
+    by_class: bool
+    tensors: Mapping[str, np.ndarray]
+    unit_count: int
+    position_count: int
+    suppressed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Everything one pass over a data set left behind.
+
+    Attributes:
+        sites: the values at which records were taken.
+        records: the finished records, in the plan's order.
+        unit_count: units that went into what is published.
+        batch_size: units in the largest batch, but no more than ``unit_count``.
+        min_units: the smallest class that was published.
+        suppression: ``none``, or ``complementary`` when classes were withheld.
+    """
+
+    sites: tuple[SitePlan, ...]
+    records: tuple[Taken, ...]
+    unit_count: int
+    batch_size: int
+    min_units: int
+    suppression: Literal["none", "complementary"]
+
+
+def publication(gathered: Gathered, *, min_units: int = DEFAULT_MIN_UNITS, suppress: bool = False) -> Recording:
+    """The records of everything gathered so far. What was gathered stays as it is.
+
+    Args:
+        gathered: the accumulators.
+        min_units: classes with fewer units are not published.
+        suppress: withhold such classes, and leave them out of the records over all units too, instead of refusing.
+
+    Raises:
+        DataError: nothing was gathered; a class has fewer than ``min_units`` units and ``suppress`` is off; or a
+            class is to be withheld from a record that did not keep the classes apart.
+    """
+    total = int(gathered.units.sum())
+    if total < min_units:
+        raise DataError("records", f"{total} units", f"at least {min_units}", "Feed the recorder more data.")
+    hidden = _small_classes(gathered, min_units, suppress)
+    published = total - int(gathered.units[list(hidden)].sum())
+    pairs = zip(gathered.plan, gathered.accumulators, strict=True)
+    records = [record for pair in pairs for record in _taken(gathered, *pair, hidden)]
+    return Recording(
+        tuple({site.id: site for entry in gathered.plan for site in entry.sites}.values()),
+        tuple(records),
+        # Withheld units are not told of: their number is what the total would give away, and so would a batch that
+        # held everything.
+        published,
+        min(gathered.largest_batch, published),
+        min_units,
+        "complementary" if hidden else "none",
+    )
+
+
+def _taken(gathered: Gathered, entry: RecordPlan, accumulator: Any, hidden: tuple[int, ...]) -> list[Taken]:
+    if hidden:
+        # Withheld classes leave the pooled record too: "all minus the rest" must not give them back. The
+        # gathered statistics keep them: with more data they may become large enough.
+        _require_classes(entry, hidden)
+        accumulator = accumulator.without(hidden)
+    units = gathered.units.clone()
+    units[list(hidden)] = 0
+    kept, positions = int(units.sum()), int(accumulator.count.sum())
+    pooled = accumulator.pooled() if accumulator.groups > 1 else accumulator
+    flat = {name: array[0] for name, array in pooled.tensors(units.sum()[None]).items()}
+    taken = [Taken(entry, False, flat, kept, positions)]
+    if gathered.classes and entry.by_class:
+        taken.append(Taken(entry, True, accumulator.tensors(units), kept, positions, hidden))
+    return taken
+
+
+def _require_classes(entry: RecordPlan, hidden: tuple[int, ...]) -> None:
+    if not entry.gathered_by_class:
+        raise DataError(
+            f"class {hidden[0]}",
+            f"too few units in a {entry.kind!r} record at {entry.site.label!r}, which does not keep classes apart",
+            "classes that are large enough, or none",
+            "Leave the units of this class out of the data and record again.",
+        )
+
+
+def _small_classes(gathered: Gathered, min_units: int, suppress: bool) -> tuple[int, ...]:
+    if gathered.classes is None:
+        return ()
+    small = [row for row, units in enumerate(gathered.units.tolist()) if units < min_units]
+    if small and not suppress:
+        row = small[0]
+        raise DataError(
+            f"class {row}",
+            f"{int(gathered.units[row])} units",
+            f"at least {min_units}, since a statistic of few is close to publishing them",
+            "Record more units (a higher --limit), leave the class out, record without classes (--no-classes), "
+            "or withhold small classes (--suppress-small).",
+        )
+    if len(small) == len(gathered.units):
+        raise DataError("records", "no class large enough", f"one with {min_units} units or more")
+    return tuple(small)
