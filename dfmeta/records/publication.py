@@ -75,7 +75,7 @@ def publication(gathered: Gathered, *, min_units: int = DEFAULT_MIN_UNITS, suppr
     hidden = _small_classes(gathered, min_units, suppress)
     published = total - int(gathered.units[list(hidden)].sum())
     pairs = zip(gathered.plan, gathered.accumulators, strict=True)
-    records = [record for pair in pairs for record in _taken(gathered, *pair, hidden)]
+    records = [record for pair in pairs for record in _taken(gathered, *pair, hidden, min_units)]
     return Recording(
         tuple({site.id: site for entry in gathered.plan for site in entry.sites}.values()),
         tuple(records),
@@ -88,7 +88,9 @@ def publication(gathered: Gathered, *, min_units: int = DEFAULT_MIN_UNITS, suppr
     )
 
 
-def _taken(gathered: Gathered, entry: RecordPlan, accumulator: Any, hidden: tuple[int, ...]) -> list[Taken]:
+def _taken(
+    gathered: Gathered, entry: RecordPlan, accumulator: Any, hidden: tuple[int, ...], min_units: int
+) -> list[Taken]:
     if hidden:
         # Withheld classes leave the pooled record too: "all minus the rest" must not give them back. The
         # gathered statistics keep them: with more data they may become large enough.
@@ -98,10 +100,10 @@ def _taken(gathered: Gathered, entry: RecordPlan, accumulator: Any, hidden: tupl
     units[list(hidden)] = 0
     kept, positions = int(units.sum()), int(accumulator.count.sum())
     pooled = accumulator.pooled() if accumulator.groups > 1 else accumulator
-    flat = {name: array[0] for name, array in pooled.tensors(units.sum()[None]).items()}
+    flat = {name: array[0] for name, array in pooled.tensors(units.sum()[None], min_units).items()}
     taken = [Taken(entry, False, flat, kept, positions)]
     if gathered.classes and entry.by_class:
-        taken.append(Taken(entry, True, accumulator.tensors(units), kept, positions, hidden))
+        taken.append(Taken(entry, True, accumulator.tensors(units, min_units), kept, positions, hidden))
     return taken
 
 

@@ -73,7 +73,7 @@ def data():
 def test_moments_equal_the_reference(data):
     samples, group = data
     made = filled("moments", samples, group, 4, cuts=(1, 50, 333))
-    tensors = made.tensors(torch.full((4,), 100))
+    tensors = made.tensors(torch.full((4,), 100), 10)
     for row in range(4):
         expected = reference(samples[group == row])
         np.testing.assert_allclose(made.mean[row], expected["mean"], rtol=1e-12)
@@ -84,7 +84,7 @@ def test_moments_equal_the_reference(data):
 
 def test_spectrum_equals_the_reference(data):
     samples, group = data
-    tensors = filled("spectrum", samples, group, 4, cuts=(1, 50, 333)).tensors(torch.full((4,), 100))
+    tensors = filled("spectrum", samples, group, 4, cuts=(1, 50, 333)).tensors(torch.full((4,), 100), 10)
     for row in range(4):
         expected = reference(samples[group == row])
         np.testing.assert_allclose(tensors["eigenvalues"][row], expected["values"][:RANK], rtol=1e-5)
@@ -154,7 +154,7 @@ def test_tensors_keep_to_the_layout_and_pass_their_own_check(kind, dtype, data):
     made = accumulator(kind, 6, 4)
     made.update(torch.from_numpy(samples).to(dtype), torch.from_numpy(group % 3))
     spec = KINDS.load(kind, "spec")
-    tensors = made.tensors(made.count)
+    tensors = made.tensors(made.count, 10)
     layout = spec.layout(6, 4, CONFIGURATION)
     assert set(tensors) == set(layout)
     for name, expected in layout.items():
@@ -170,14 +170,14 @@ def test_a_huge_mean_with_a_tiny_variance_is_exact():
     samples = small + 1e6
     made = filled("moments", samples, np.zeros(1000, np.int64), 1, cuts=range(100, 1000, 100))
     expected = (samples - samples.mean(0)).var(0)
-    np.testing.assert_allclose(made.tensors(made.count)["var"][0], expected, rtol=1e-4)
+    np.testing.assert_allclose(made.tensors(made.count, 10)["var"][0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_constant_features_and_single_samples_have_no_variance(kind):
     for samples in (np.full((20, 3), 4.25), np.full((1, 3), -2.0)):
         made = filled(kind, samples, np.zeros(len(samples), np.int64), 1)
-        tensors = made.tensors(made.count)
+        tensors = made.tensors(made.count, 10)
         np.testing.assert_array_equal(tensors["mean"][0], samples[0].astype(np.float32))
         assert not tensors.get("var", tensors.get("eigenvalues")).any()
         assert KINDS.load(kind, "spec").check(tensors, "record") == []
@@ -186,10 +186,10 @@ def test_constant_features_and_single_samples_have_no_variance(kind):
 def test_a_group_keeps_one_pair_for_each_ten_units(data):
     samples, group = data
     made = filled("spectrum", samples, group, 4)
-    tensors = made.tensors(torch.tensor([100, 29, 9, 0]))
+    tensors = made.tensors(torch.tensor([100, 29, 9, 0]), 10)
     kept = (tensors["eigenvalues"] > 0).sum(1)
     np.testing.assert_array_equal(kept, [3, 2, 0, 0])
-    total = filled("moments", samples, group, 4).tensors(made.count)["var"].sum(1)
+    total = filled("moments", samples, group, 4).tensors(made.count, 10)["var"].sum(1)
     np.testing.assert_allclose(tensors["eigenvalues"].sum(1) + tensors["residual_trace"], total, rtol=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_suppressing_leaves_no_trace(data):
         made = filled(kind, samples, group, 4)
         before = {name: value.clone() for name, value in state(made).items()}
         whole, made = made, made.without([1, 2])
-        tensors = made.tensors(made.count)
+        tensors = made.tensors(made.count, 10)
         for name, values in tensors.items():
             assert not values[[1, 2]].any(), name
         kept = ~np.isin(group, [1, 2])

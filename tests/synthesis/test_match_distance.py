@@ -23,7 +23,7 @@ def record(kind, samples, group, rank=FEATURES):
     made = KINDS.load(kind, "accumulate").Accumulator(FEATURES, GROUPS, {"rank": rank})
     made.update(samples, group)
     # So many units that every pair may be kept.
-    tensors = made.tensors(torch.full((GROUPS,), 1000))
+    tensors = made.tensors(torch.full((GROUPS,), 1000), 10)
     found = {name: torch.from_numpy(array) for name, array in tensors.items()}
     return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 

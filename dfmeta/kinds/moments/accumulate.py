@@ -85,9 +85,9 @@ class Accumulator:
         for name, tensor in restored(self, _STATE, state).items():
             setattr(self, name, tensor)
 
-    def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
+    def tensors(self, units: Tensor, min_units: int) -> dict[str, np.ndarray]:
         """The record: ``count`` int64 ``[G]``, ``mean`` and ``var`` float32 ``[G, d]``."""
-        del units
+        del units, min_units
         divisor = self.count.clamp(min=1).to(torch.float64)[:, None]
         return {
             "count": self.count.numpy(),

@@ -92,13 +92,15 @@ class Accumulator:
         for name, tensor in restored(self, _STATE, state).items():
             setattr(self, name, tensor)
 
-    def tensors(self, units: Tensor) -> dict[str, np.ndarray]:
+    def tensors(self, units: Tensor, min_units: int) -> dict[str, np.ndarray]:
         """The record, float32 but for ``count``; shapes as in :func:`dfmeta.kinds.spectrum.spec.layout`.
 
         Args:
             units: ``[G]`` int64, how many units each group holds. A group keeps one pair for each ten of
                 them at most, so that no published vector is one unit.
+            min_units: least units behind a published extreme; this kind publishes none.
         """
+        del min_units
         rank = int(self.configuration["rank"])
         values = np.zeros((self.groups, rank), np.float32)
         vectors = np.zeros((self.groups, rank, self.features), np.float32)
