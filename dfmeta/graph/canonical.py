@@ -56,8 +56,6 @@ def lift_constants(graph: onnx.GraphProto) -> None:
             continue
         attribute = node.attribute[0]
         value = helper.get_attribute_value(attribute)
-        if attribute.name in ("sparse_value", "value_string", "value_strings"):
-            continue
         if attribute.name != "value":
             dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
             value = numpy_helper.from_array(np.asarray(value, dtype=dtype))

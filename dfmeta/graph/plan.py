@@ -23,7 +23,6 @@ from dfmeta.graph.load import Graph
 from dfmeta.graph.ops import Node, Operator, lookup
 
 _MAX_FOLDED: Final = 2**24
-_SUBGRAPHS: Final = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _bind(graph: Graph, proto: onnx.NodeProto, index: int) -> tuple[Node, Operat
         opset=graph.opset,
         inputs=tuple(proto.input),
         outputs=tuple(proto.output),
-        attributes={a.name: _attribute(a, label) for a in proto.attribute if a.type not in _SUBGRAPHS},
+        attributes={a.name: _attribute(a, label) for a in proto.attribute},
         input_types=tuple(map(graph.dtype, proto.input)),
         output_types=tuple(map(graph.dtype, proto.output)),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from dfmeta._catalog import SYNTHESIS
@@ -54,18 +54,27 @@ def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any
 
     Raises:
         UnknownName: a field that it does not have.
-        DataError: text that is not a positive number of the field's type.
+        DataError: text that is not a number of the field's type, or one outside its range: above 0, unless the
+            field says otherwise (see :func:`dfmeta.synthesis._contract.share`).
     """
-    defaults = config()
-    known = {entry.name: type(getattr(defaults, entry.name)) for entry in fields(config)}
+    known = {entry.name: entry for entry in fields(config)}
     values: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in known:
             raise UnknownName(f"setting of {where}", key, known)
-        try:
-            values[key] = known[key](text)
-        except ValueError as error:
-            raise DataError(f"{where}, {key}", repr(text), f"a number ({known[key].__name__})") from error
-        if not 0 <= values[key] < math.inf or (known[key] is int and values[key] == 0):
-            raise DataError(f"{where}, {key}", text, "a finite number above 0")
+        values[key] = _number(known[key], text, f"{where}, {key}")
     return config(**values)
+
+
+def _number(entry: Field[Any], text: str, where: str) -> float:
+    kind = type(entry.default)
+    try:
+        value: float = kind(text)
+    except ValueError as error:
+        raise DataError(where, repr(text), f"a number ({kind.__name__})") from error
+    if entry.metadata.get("share"):
+        if not 0 <= value <= 1:
+            raise DataError(where, text, "a share from 0 to 1")
+    elif not 0 < value < math.inf:
+        raise DataError(where, text, "a finite number above 0")
+    return value

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dfmeta.graph import TorchGraph
 from dfmeta.records import PublishedRecords, Statistic
+
+
+def share(default: float) -> Any:
+    """A field of a ``Config`` that is a share, from 0 to 1; any other field is a number above 0."""
+    return field(default=default, metadata={"share": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dfmeta.errors import StepError
 from dfmeta.records import Statistic
-from dfmeta.synthesis._contract import Task
+from dfmeta.synthesis._contract import Task, share
 from dfmeta.synthesis._generators import Generator
 
 POOL_BYTES = 512_000_000
@@ -55,8 +55,8 @@ class Config:
     width: int = 24
     match_weight: float = 10.0
     pool: int = 30_000
-    start: float = 0.75
-    past: float = 0.8
+    start: float = share(0.75)
+    past: float = share(0.8)
 
 
 class MatchedGenerator:
@@ -76,8 +76,8 @@ class MatchedGenerator:
         self._bank: list[tuple[Tensor, Tensor]] = []
         self._done = 0
         self._size = max(config.batch, min(config.pool, POOL_BYTES // (4 * math.prod(task.item_shape))))
-        self._plain = round(min(config.start, 1) * self._size) if self._base.factors is not None else 0
-        batches = max(1, round(min(config.past, 1) * (self._size - self._plain) / config.batch))
+        self._plain = round(config.start * self._size) if self._base.factors is not None else 0
+        batches = max(1, round(config.past * (self._size - self._plain) / config.batch))
         # The first eighth is still far from the records and is not worth remembering.
         self._keep_from = config.iterations // 8
         self._keep_every = max(1, (config.iterations - self._keep_from) // batches)

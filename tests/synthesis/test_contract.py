@@ -130,11 +130,22 @@ def test_settings_that_are_no_settings(method, image_task):
             build(method, given, {field: text})
 
 
-@pytest.mark.parametrize("text", ["-0.1", "1,5", "nan", "inf"])
+@pytest.mark.parametrize("text", ["0", "-0.1", "1,5", "nan", "inf"])
 @pytest.mark.parametrize("method", WITH_SETTINGS)
 def test_numbers_that_no_method_can_use(method, image_task, text):
     with pytest.raises(DataError, match=f"{method}, lr"):
         build(method, image_task(0), {"lr": text})
+
+
+@pytest.mark.parametrize(("text", "valid"), [("0", True), ("1", True), ("1.01", False), ("-0.1", False), ("nan", False)])
+def test_a_share_lies_between_0_and_1(image_task, text, valid):
+    given = image_task(0)
+    if valid:
+        build("matched-generator", given, {"start": text, "past": text})
+        return
+    for setting in ("start", "past"):
+        with pytest.raises(DataError, match="a share from 0 to 1"):
+            build("matched-generator", given, {setting: text})
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -8,12 +8,7 @@ from torch import Tensor
 from dfmeta.graph.ops.registry import Node, numbers, operator
 
 
-def _not_numeric(node: Node) -> str:
-    unknown = sorted(set(node.attributes) & {"value_string", "value_strings", "sparse_value"})
-    return f"attribute {unknown[0]}" if unknown else ""
-
-
-@operator("Constant", refuse=_not_numeric)
+@operator("Constant")
 def constant(node: Node) -> Tensor:
     """The tensor, number or list of numbers that the node's attribute holds."""
     (value,) = node.attributes.values()
