@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +62,9 @@ def test_extend(repository: Path, examples: Path, tmp_path: Path) -> None:
 
 
 def test_extend_through_an_entry_point(repository: Path, examples: Path, tmp_path: Path) -> None:
-    installed = tmp_path / "extend-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Name: extend\nVersion: 1.0\n")
     entry = (examples / "extend.py").read_text().split('[project.entry-points."dfmeta.synthesis"]\n')[1].split("\n")[0]
-    (installed / "entry_points.txt").write_text(f"[dfmeta.synthesis]\n{entry.strip().replace(chr(34), '')}\n")
+    name, _, module = entry.strip().replace('"', "").partition(" = ")
+    installed(tmp_path, "extend", "dfmeta.synthesis", {name: module})
     (tmp_path / "extend.py").write_bytes((examples / "extend.py").read_bytes())
     words = ("-m", "dfmeta", "distill", examples / "lenet5-mnist", "--method", "class-gaussian", "--set", "spread=0.5")
     said = run(
@@ -74,6 +74,34 @@ def test_extend_through_an_entry_point(repository: Path, examples: Path, tmp_pat
         path=tmp_path,
     )
     assert json.loads(said)["method"] == "class-gaussian"
+
+
+def installed(folder: Path, name: str, group: str, entries: dict[str, str]) -> None:
+    """What pip leaves behind for a package with entry points, so that ``folder`` on the path is enough."""
+    made = folder / f"{name}-1.0.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+    lines = [f"{key} = {value}" for key, value in entries.items()]
+    (made / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+
+def test_a_kind_from_another_package(repository: Path, examples: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(examples / "sparsity", package)
+    shutil.copy(examples / "digits-cnn.onnx", tmp_path)
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    installed(package, "dfmeta_sparsity", "dfmeta.kinds", project["entry-points"]["dfmeta.kinds"])
+    said = run(repository, tmp_path, package / "record.py", "--out", "release", path=package)
+    assert "% of all pixels are zero" in said
+    known = run(repository, tmp_path, "-m", "dfmeta", "validate", "release", "--json", path=package)
+    assert json.loads(known)["valid"]
+    assert not json.loads(known)["warnings"]
+    laws = run(repository, tmp_path, "-m", "pytest", "-q", package, "-p", "no:cacheprovider", path=package)
+    assert "passed" in laws
+    # Without the package the bundle is as valid, and its records are passed over.
+    report = validate(tmp_path / "release")
+    assert report.valid
+    assert any("'sparsity'" in warning for warning in report.warnings)
 
 
 def test_train_lenet5_mnist(repository: Path, examples: Path, tmp_path: Path) -> None:

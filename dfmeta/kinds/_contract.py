@@ -1,5 +1,8 @@
 """What every kind's ``spec.py`` says, and the checks they share.
 
+Kinds of other packages use it too: its name begins with an underscore only because any other name in this folder
+is that of a kind.
+
 A kind is a folder with three modules:
 
 * ``spec.py`` (no torch): ``VERSION``, ``MERGEABLE``, ``CONVENTIONS``, ``layout()`` and ``check()``; ``PAIRED = True``

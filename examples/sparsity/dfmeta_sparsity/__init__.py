@@ -1,0 +1,1 @@
+"""A record kind for dfmeta: how often each feature is exactly zero."""

@@ -1,0 +1,22 @@
+"""Every kind of the catalogue, in every form, held to the laws that anybody's kind is held to."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfmeta._catalog import KINDS
+from dfmeta.testing import KindCase, KindContract
+
+CASES = [
+    KindCase("moments", features=3),
+    KindCase("spectrum", features=4, configuration={"rank": 2}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestKinds(KindContract):
+    pass
+
+
+def test_no_kind_is_left_out():
+    assert {case.kind for case in CASES} == set(KINDS.names())
