@@ -33,3 +33,16 @@ def feature_vectors(
     rows = value.movedim(feature_axis, -1)
     positions = math.prod(rows.shape[1:-1])
     return rows.reshape(-1, rows.shape[-1]), group.repeat_interleave(positions)
+
+
+def positioned(value: Tensor, features: Features, feature_axis: int | None) -> Tensor:
+    """The same without a copy: ``[n, *positions, d]``, one group a unit, for kinds that take positions as they are.
+
+    Args:
+        value: ``[n, ...]`` the site's values for one batch.
+        features: as above; no kind that takes positions takes patches.
+        feature_axis: the channel axis, needed for ``channel``.
+    """
+    if features == "flattened" or feature_axis is None:
+        return value.flatten(1)
+    return value.movedim(feature_axis, -1)

@@ -8,6 +8,7 @@ from dfmeta._catalog import KINDS
 from dfmeta.testing import KindCase, KindContract
 
 CASES = [
+    KindCase("histogram", features=6, tolerance=0),
     KindCase("moments", features=3),
     KindCase("spectrum", features=4, configuration={"rank": 2}),
 ]
