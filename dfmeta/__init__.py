@@ -1,7 +1,7 @@
 """dfmeta: publish what the data did to a model, not the data; compress the model from that alone.
 
-Verbs: :func:`record`, :func:`publish`, :func:`validate`, :func:`reconstruct`, :func:`distill`,
-:func:`evaluate`. Nouns: :class:`Bundle`, :class:`Manifest`, :class:`Recorder`, :class:`Graph`.
+Verbs: :func:`record`, :func:`record_shard`, :func:`merge`, :func:`publish`, :func:`validate`, :func:`reconstruct`,
+:func:`distill`, :func:`evaluate`. Nouns: :class:`Bundle`, :class:`Manifest`, :class:`Recorder`, :class:`Graph`.
 
 Importing this package imports neither torch nor onnx: each name brings its own floor when it is first used.
 """
@@ -19,7 +19,9 @@ _HOMES = {
     "Manifest": "dfmeta.schema",
     "Graph": "dfmeta.graph",
     "Recorder": "dfmeta.records",
+    "merge": "dfmeta.pipeline",
     "record": "dfmeta.pipeline",
+    "record_shard": "dfmeta.pipeline",
     "publish": "dfmeta.pipeline",
     "reconstruct": "dfmeta.pipeline",
     "distill": "dfmeta.pipeline",
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from dfmeta.bundle import Bundle
     from dfmeta.errors import DfmetaError
     from dfmeta.graph import Graph
-    from dfmeta.pipeline import distill, evaluate, publish, reconstruct, record, validate
+    from dfmeta.pipeline import distill, evaluate, merge, publish, reconstruct, record, record_shard, validate
     from dfmeta.records import Recorder
     from dfmeta.schema import Manifest
 
@@ -43,9 +45,11 @@ __all__ = [
     "Recorder",
     "distill",
     "evaluate",
+    "merge",
     "publish",
     "reconstruct",
     "record",
+    "record_shard",
     "validate",
 ]
 

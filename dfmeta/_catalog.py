@@ -48,6 +48,10 @@ class Catalog:
         module = owners[name]
         return importlib.import_module(f"{module}.{part}" if part else module)
 
+    def has(self, name: str, part: str) -> bool:
+        """Whether an entry of :meth:`names` has that module in its folder; imports no more than the folder."""
+        return importlib.util.find_spec(f"{self._owners()[name]}.{part}") is not None
+
     def _owners(self) -> dict[str, str]:
         spec = importlib.util.find_spec(self.package)
         places = list(spec.submodule_search_locations or ()) if spec else []

@@ -104,6 +104,12 @@ def test_a_kind_from_another_package(repository: Path, examples: Path, tmp_path:
     assert any("'sparsity'" in warning for warning in report.warnings)
 
 
+def test_shard_and_merge(repository: Path, examples: Path, tmp_path: Path) -> None:
+    said = run(repository, tmp_path, examples / "shard_and_merge.py", "--out", "release")
+    assert "8 records over 1442 units" in said
+    assert "valid: True" in said
+
+
 def test_train_lenet5_mnist(repository: Path, examples: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images, labels = generator.integers(0, 256, (300, 28, 28), dtype=np.uint8), np.arange(300) % 10

@@ -11,12 +11,14 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dfmeta.errors import BundleError, IntegrityError, Problem
 
-CHUNK = 2**20
+# What is read is hashed while it is still in the processor's own cache.
+CHUNK = 2**18
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _INTEGRITY = {"wrong-size", "wrong-sha256", "wrong-header-sha256", "wrong-tensor-sha256", "truncated"}
@@ -163,7 +165,21 @@ def read(descriptor: int, count: int, offset: int, path: str) -> bytes | Problem
     return read_into(descriptor, memoryview(buffer), offset, path) or bytes(buffer)
 
 
-def sha256_of(descriptor: int, size: int, path: str, head: bytes = b"") -> str | Problem:
+def hashed_into(descriptor: int, buffer: memoryview, offset: int, path: str) -> str | Problem:
+    """Fill the buffer as :func:`read_into` does; the digest of what is then in it, or why not."""
+    digest = hashlib.sha256()
+    for start in range(0, len(buffer), CHUNK):
+        part = buffer[start : start + CHUNK]
+        problem = read_into(descriptor, part, offset + start, path)
+        if problem:
+            return problem
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def sha256_of(
+    descriptor: int, size: int, path: str, head: bytes = b"", stopped: threading.Event | None = None
+) -> str | Problem:
     """The digest of the first ``size`` bytes, in constant memory.
 
     Args:
@@ -171,6 +187,7 @@ def sha256_of(descriptor: int, size: int, path: str, head: bytes = b"") -> str |
         size: how many bytes.
         path: what to call the file in messages.
         head: the first bytes, where they were read before: what is parsed is then what is hashed.
+        stopped: once set, from another thread, the digest is given up.
     """
     digest, buffer, offset = hashlib.sha256(head), memoryview(bytearray(CHUNK)), len(head)
     while offset < size:
@@ -180,6 +197,8 @@ def sha256_of(descriptor: int, size: int, path: str, head: bytes = b"") -> str |
             return problem
         digest.update(part)
         offset += len(part)
+        if stopped is not None and stopped.is_set():
+            return Problem(path, "unreadable", "a reading that was given up", "all of the file")
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ import numpy as np
 from dfmeta.bundle import members, sidecar
 from dfmeta.bundle.safetensors_strict import LENGTH_BYTES, Header, header_length, parse_header
 from dfmeta.errors import BundleError, Problem, SchemaError, UnknownName
-from dfmeta.schema import MANIFEST_NAME, json_strict, load_manifest, v1
+from dfmeta.schema import MANIFEST_NAME, SHARD_NAME, json_strict, load_manifest, v1
 
 T = TypeVar("T")
 
@@ -126,10 +126,10 @@ class Bundle:
         return sidecar.slice_tensors(raw, header)
 
     def _file(self, id: str) -> v1.File:
-        return _known("file", id, self.manifest.file, [file.id for file in self.manifest.files])
+        return _known("file", id, self.manifest.file, (file.id for file in self.manifest.files))
 
     def _record(self, id: str) -> v1.Record:
-        return _known("record", id, self.manifest.record, [record.id for record in self.manifest.records])
+        return _known("record", id, self.manifest.record, (record.id for record in self.manifest.records))
 
     def _tensors(self, record: v1.Record, statistics: list[str]) -> dict[str, np.ndarray]:
         file = self._file(record.file)
@@ -149,6 +149,24 @@ class Bundle:
                 found[statistic] = _accept(values)
         return found
 
+    def header(self, file_id: str) -> Header:
+        """The header of a sidecar of records, verified by its own digest, and paired with the manifest.
+
+        Args:
+            file_id: the id in ``files[]``.
+
+        Raises:
+            UnknownName: no such id.
+            IntegrityError: other bytes than the manifest pins.
+            SchemaError: a header that breaks the format, or other tensors than the manifest names.
+            BundleError: no regular file is there, or its header has no digest of its own.
+        """
+        file = self._file(file_id)
+        if file.role != "records" or file.header_sha256 is None:
+            raise BundleError(f"{self.path}, file {file_id!r}", f"role {file.role}", "a sidecar of records")
+        with members.folder(self.path) as root, members.member(root, file.path) as opened:
+            return self._header(_accept(opened), file)
+
     def _header(self, descriptor: int, file: v1.File) -> Header:
         if file.id not in self._headers:
             _accept(members.size_problem(descriptor, file.path, file.size))
@@ -164,11 +182,20 @@ def read_manifest(root: int) -> bytes | Problem:
     """The bytes of ``dfmeta.json``, at most what the format allows."""
     with members.member(root, MANIFEST_NAME) as opened:
         if isinstance(opened, Problem):
-            return opened
+            return _private_shard(root) or opened
         size, limit = os.fstat(opened).st_size, json_strict.MANIFEST_LIMITS.size
         if size > limit:
             return Problem(MANIFEST_NAME, "too-large", f"{size} bytes", f"at most {limit}")
         return members.read(opened, size, 0, MANIFEST_NAME)
+
+
+def _private_shard(root: int) -> Problem | None:
+    """What a folder without a manifest is, if it is what recording one part of the data leaves."""
+    with members.member(root, SHARD_NAME) as opened:
+        if isinstance(opened, Problem):
+            return None
+    found, fix = "a private shard, which is no release", "Never publish it. Add shards up with dfmeta merge."
+    return Problem(MANIFEST_NAME, "private-shard", found, "a bundle", fix)
 
 
 def _read_whole(descriptor: int, file: v1.File) -> bytes | Problem:
@@ -188,7 +215,7 @@ def _accept(value: T | Problem) -> T:
     return value
 
 
-def _known(what: str, id: str, find: Callable[[str], T | None], known: list[str]) -> T:
+def _known(what: str, id: str, find: Callable[[str], T | None], known: Iterable[str]) -> T:
     item = find(id)
     if item is None:
         raise UnknownName(what, id, known)

@@ -46,7 +46,7 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
 
 _CODES = {dtype: code for code, dtype in NUMPY_DTYPES.items()}
 _LIMITS = json_strict.Limits(size=HEADER_LIMIT, depth=4, array_items=64, object_members=TENSOR_LIMIT + 1)
-_NAME = r"[a-z0-9_]+(\.[a-z0-9_]+)*"
+_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _KEYS = {"dtype", "shape", "data_offsets"}
 
 
@@ -147,42 +147,52 @@ def _metadata_problems(metadata: object, sidecar: bool) -> Iterator[Problem]:
 
 
 def _entry(name: str, value: object, begin: int, file_size: int, sidecar: bool) -> Entry | list[Problem]:
-    where = join("", name)
     if len(name.encode()) > (NAME_BYTES if sidecar else 4 * NAME_BYTES) or not (
-        re.fullmatch(_NAME, name) if sidecar else name.isprintable() and name
+        _NAME.fullmatch(name) if sidecar else name.isprintable() and name
     ):
         expected = f"lower-case words joined by dots, at most {NAME_BYTES} bytes"
-        return [Problem(where, "bad-tensor-name", shown(name), expected)]
-    if not isinstance(value, dict) or set(value) != _KEYS:
+        return [Problem(join("", name), "bad-tensor-name", shown(name), expected)]
+    if not isinstance(value, dict) or value.keys() != _KEYS:
         found = ", ".join(shown(key) for key in list(value)[:8]) if isinstance(value, dict) else shown(value)
-        return [Problem(where, "bad-entry", found or "no member", "dtype, shape and data_offsets, and nothing else")]
+        expected = "dtype, shape and data_offsets, and nothing else"
+        return [Problem(join("", name), "bad-entry", found or "no member", expected)]
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     allowed = NUMPY_DTYPES if sidecar else ITEM_SIZES
     if not isinstance(dtype, str) or dtype not in allowed:
-        return [Problem(f"{where}.dtype", "bad-dtype", shown(dtype), f"one of {', '.join(sorted(allowed))}")]
+        expected = f"one of {', '.join(sorted(allowed))}"
+        return [Problem(f"{join('', name)}.dtype", "bad-dtype", shown(dtype), expected)]
     if not _integers(shape) or len(shape) > RANK_LIMIT:
-        return [Problem(f"{where}.shape", "bad-shape", shown(str(shape)), f"at most {RANK_LIMIT} integers from 0")]
+        expected = f"at most {RANK_LIMIT} integers from 0"
+        return [Problem(f"{join('', name)}.shape", "bad-shape", shown(str(shape)), expected)]
     if not _integers(offsets) or len(offsets) != 2:
-        return [Problem(f"{where}.data_offsets", "bad-offsets", shown(str(offsets)), "two integers from 0")]
-    return _placed(where, dtype, tuple(shape), (begin + offsets[0], begin + offsets[1]), file_size)
+        return [Problem(f"{join('', name)}.data_offsets", "bad-offsets", shown(str(offsets)), "two integers from 0")]
+    return _placed(name, dtype, tuple(shape), (begin + offsets[0], begin + offsets[1]), file_size)
 
 
 def _integers(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    if not isinstance(value, list):
+        return False
+    for item in value:  # noqa: SIM110 - twice as fast as all() of a generator, and asked twice for each tensor
+        if type(item) is not int or item < 0:
+            return False
+    return True
 
 
-def _placed(where: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int], size: int) -> Entry | list[Problem]:
+def _placed(name: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int], size: int) -> Entry | list[Problem]:
     item = ITEM_SIZES[dtype]
+    need = math.prod(shape) * item
     # An empty tensor may still have a huge axis, which array libraries cannot count in 64 bits.
-    if math.prod(max(extent, 1) for extent in shape) * item >= 2**63:
-        return [Problem(f"{where}.shape", "bad-shape", shown(str(list(shape))), "a size below 2^63 bytes")]
+    if (need or math.prod(max(extent, 1) for extent in shape) * item) >= 2**63:
+        found = shown(str(list(shape)))
+        return [Problem(f"{join('', name)}.shape", "bad-shape", found, "a size below 2^63 bytes")]
     if not span[0] <= span[1] <= size:
         found = f"bytes {span[0]} to {span[1]}"
-        return [Problem(f"{where}.data_offsets", "bad-offsets", found, f"an interval inside {size} bytes")]
-    need = math.prod(shape) * item
+        expected = f"an interval inside {size} bytes"
+        return [Problem(f"{join('', name)}.data_offsets", "bad-offsets", found, expected)]
     if span[1] - span[0] != need:
         found = f"{span[1] - span[0]} bytes"
-        return [Problem(f"{where}.data_offsets", "bad-offsets", found, f"{need}, as its shape and dtype say")]
+        expected = f"{need}, as its shape and dtype say"
+        return [Problem(f"{join('', name)}.data_offsets", "bad-offsets", found, expected)]
     return Entry(dtype, shape, *span)
 
 
@@ -215,7 +225,7 @@ def write_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         if values.dtype.newbyteorder("<") not in _CODES:
             expected = ", ".join(sorted(dtype.name for dtype in _CODES))
             problems.append(Problem(name, "bad-dtype", values.dtype.name, f"one of {expected}"))
-        if re.fullmatch(_NAME, name) is None or len(name) > NAME_BYTES:
+        if _NAME.fullmatch(name) is None or len(name) > NAME_BYTES:
             problems.append(Problem(shown(name), "bad-tensor-name", shown(name), "lower-case words joined by dots"))
     if problems:
         raise SchemaError("tensors", problems)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dfmeta._catalog import KINDS
-from dfmeta.bundle.members import digest_problem, read, read_into
+from dfmeta.bundle.members import digest_problem, hashed_into, read
 from dfmeta.bundle.safetensors_strict import (
     LENGTH_BYTES,
     NUMPY_DTYPES,
@@ -78,11 +78,10 @@ def read_tensor(descriptor: int, entry: Entry, sha256: str, where: str) -> np.nd
     """
     values = np.empty(entry.shape, dtype=NUMPY_DTYPES[entry.dtype])
     buffer = values.reshape(-1).view(np.uint8).data
-    problem = read_into(descriptor, buffer, entry.start, where)
-    if problem is None:
-        actual = hashlib.sha256(buffer).hexdigest()
-        problem = digest_problem(where, "wrong-tensor-sha256", actual, sha256)
-    return problem or values
+    actual = hashed_into(descriptor, buffer, entry.start, where)
+    if isinstance(actual, Problem):
+        return actual
+    return digest_problem(where, "wrong-tensor-sha256", actual, sha256) or values
 
 
 def slice_tensors(raw: bytes, header: Header) -> dict[str, np.ndarray]:

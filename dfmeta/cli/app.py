@@ -13,16 +13,18 @@ import typer
 
 from dfmeta import __version__
 from dfmeta.cli import failures
+from dfmeta.cli.audit import audit
 from dfmeta.cli.demo import demo
 from dfmeta.cli.distill import distill
 from dfmeta.cli.evaluate import evaluate
+from dfmeta.cli.merge import merge
 from dfmeta.cli.reconstruct import reconstruct
 from dfmeta.cli.record import record
 from dfmeta.cli.show import show
 from dfmeta.cli.validate import validate
 
 # In the order in which a release is made and used.
-VERBS = (record, validate, show, reconstruct, distill, evaluate, demo)
+VERBS = (record, merge, audit, validate, show, reconstruct, distill, evaluate, demo)
 
 _VERBATIM = "\b\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from dfmeta.errors import OutputExists
 if TYPE_CHECKING:
     from dfmeta.schema import v1
 
+
 # What a manifest can hold and every generator takes.
 _LARGEST_SEED = 2**32 - 1
 _DATA = "PATH[:SPLIT] of a .npz, .safetensors, .zip or folder of images; or digits, digits:train, digits:test."
@@ -28,6 +30,7 @@ Seed = Annotated[
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Use that many units only, drawn with --seed.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Units in a forward pass.")]
 Data = Annotated[str, typer.Option(metavar="PATH[:SPLIT]", help=_DATA)]
+DataOrNone = Annotated[str | None, typer.Option(metavar="PATH[:SPLIT]", help=_DATA)]
 Method = Annotated[
     str,
     typer.Option(
@@ -53,6 +56,37 @@ Resize = Annotated[str | None, typer.Option(metavar="H[,W]", help="First of all 
 Preprocessing = Annotated[
     Path | None, typer.Option(metavar="FILE.json", help="The list of operations, in place of these flags.")
 ]
+
+
+def shard_part(text: str | None) -> tuple[int, int]:
+    """``"2/8"`` as (2, 8); (1, 1) for none.
+
+    Raises:
+        typer.BadParameter: no such text, or a part that is not one of them.
+    """
+    if text is None:
+        return 1, 1
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise typer.BadParameter(f"{text!r} is not I/N, with I from 1 to N.", param_hint="'--part'")
+    return int(number), int(parts)
+
+
+def shard_name(text: str) -> str:
+    """The name of a shard, as a file may be called.
+
+    Raises:
+        typer.BadParameter: other text.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text) is None:
+        raise typer.BadParameter(f"{text!r} is no name of letters, digits, '.', '_' and '-'.", param_hint="'--shard'")
+    return text
+
+
+def torchrun() -> tuple[bool, int]:
+    """Whether torchrun started this process beside others, and its rank among them."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return size != "1" and "RANK" in os.environ, int(os.environ.get("RANK", "0")) if size != "1" else 0
 
 
 def preprocessing(
@@ -138,7 +172,7 @@ def names(option: str, text: str) -> list[str]:
     return found
 
 
-def settings(given: Sequence[str] | None) -> dict[str, str]:
+def settings(given: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
     """``["a=1", "b=2"]`` as a mapping.
 
     Raises:
@@ -148,33 +182,34 @@ def settings(given: Sequence[str] | None) -> dict[str, str]:
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="'--set'")
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint=repr(option))
         if key in found:
-            raise typer.BadParameter(f"{key!r} is given twice.", param_hint="'--set'")
+            raise typer.BadParameter(f"{key!r} is given twice.", param_hint=repr(option))
         found[key] = value
     return found
 
 
-def require_new(out: Path, suffix: str = "") -> None:
+def require_new(out: Path, suffix: str = "", option: str = "--out") -> None:
     """Refuse an output that could not be written, before the work and not after it.
 
     Args:
         out: a file or folder to make.
         suffix: what its name must end in, so that other verbs read it as what it is.
+        option: what asked for it.
 
     Raises:
         OutputExists: something is there.
         typer.BadParameter: another suffix, or no folder to write into.
     """
     if suffix and out.suffix.lower() != suffix:
-        raise typer.BadParameter(f"{str(out)!r} does not end in {suffix}.", param_hint="'--out'")
+        raise typer.BadParameter(f"{str(out)!r} does not end in {suffix}.", param_hint=repr(option))
     if os.path.lexists(out):
         raise OutputExists(out)
     parent = out.absolute().parent
     if not parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(parent)!r}.", param_hint="'--out'")
+        raise typer.BadParameter(f"there is no folder {str(parent)!r}.", param_hint=repr(option))
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"the folder {str(parent)!r} cannot be written to.", param_hint="'--out'")
+        raise typer.BadParameter(f"the folder {str(parent)!r} cannot be written to.", param_hint=repr(option))
 
 
 def find_own_code(spec: str) -> None:

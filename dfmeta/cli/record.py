@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from dfmeta.cli import options, output, progress
+from dfmeta.cli import options, output, progress, publishing
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dfmeta.data import DataSource
-    from dfmeta.pipeline import Published
+    from dfmeta.graph import Graph
+    from dfmeta.pipeline import Gathering, Published, ShardWritten
+    from dfmeta.records import Features
     from dfmeta.schema import v1
-
-_RELEASE = "What to say about the release"
-_IMAGES = "Images to inputs"
-
-
-class PersonalData(StrEnum):
-    """What a publisher may say of the data set."""
-
-    YES = "yes"
-    NO = "no"
-    NO_ASSERTION = "no-assertion"
 
 
 def record(
     model: Annotated[str, typer.Option(metavar="FILE.onnx|module:callable", help="The model that will ship.")],
-    data: options.Data,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder; must not exist yet.")],
+    data: options.DataOrNone = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle's folder; must not exist yet.")] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE.safetensors", help="State dict for module:callable.")
     ] = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     preset: Annotated[
-        str, typer.Option(metavar="NAME[,NAME]", help="What to record: top-layer, all-layers, spectral.")
+        str,
+        typer.Option(
+            metavar="NAME[,NAME]",
+            help="What to record: top-layer, all-layers, spectral, spectral-pairs, calibration.",
+        ),
     ] = "all-layers,spectral",
     at: Annotated[
         list[str] | None,
         typer.Option("--at", metavar="SITE", help="Record there only: a value name or label of the graph; repeatable."),
     ] = None,
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Eigenpairs that each spectrum keeps.")] = 32,
-    min_units: Annotated[int, typer.Option(metavar="N", min=1, help="The smallest class that may be published.")] = 10,
-    suppress_small: Annotated[
-        bool, typer.Option("--suppress-small", help="Withhold smaller classes instead of refusing.")
+    features: Annotated[
+        str | None, typer.Option(metavar="flattened|channel", help="What the features of a site are; by its size.")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of second moments: full, toeplitz, kronecker, diagonal; toeplitz."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of second moments: float32, float16, int8; float32.")
+    ] = None,
+    budget_bytes: publishing.BudgetBytes = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be recorded, and its size; record nothing.")
     ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Sum in float64 throughout; slower.")] = False,
+    min_units: publishing.MinUnits = None,
+    suppress_small: publishing.SuppressSmall = False,
     no_classes: Annotated[
         bool, typer.Option("--no-classes", help="Record over all units only; needs no labels.")
     ] = False,
@@ -61,21 +68,40 @@ def record(
     pad: options.Pad = None,
     pad_value: options.PadValue = "0",
     preprocessing: options.Preprocessing = None,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's name.")] = None,
-    release_version: Annotated[str | None, typer.Option(metavar="TEXT", help="Version of the release.")] = None,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="One line for people.")] = None,
-    description: Annotated[str | None, typer.Option(metavar="TEXT", help="A paragraph for people.")] = None,
-    dataset_name: Annotated[
+    name: publishing.Name = None,
+    release_version: publishing.ReleaseVersion = None,
+    title: publishing.Title = None,
+    description: publishing.Description = None,
+    dataset_name: publishing.DatasetName = None,
+    unit: publishing.Unit = None,
+    personal_data: publishing.Personal = None,
+    license: publishing.License = None,
+    dp_rho: publishing.DpRho = None,
+    dp_clip: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dp-clip",
+            metavar="[SITE=]NORM",
+            help="Scale each unit down to this root mean square, at all sites or at one; repeatable.",
+        ),
+    ] = None,
+    shard: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What the data set is called; its file name is not published."),
+        typer.Option(metavar="NAME", help="Write a private shard of that name, for dfmeta merge, and no bundle."),
     ] = None,
-    unit: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What privacy counts: image, document, person.")
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="With --shard: only the I-th of N parts of the data.")
     ] = None,
-    personal_data: Annotated[
-        PersonalData | None, typer.Option(help="Whether the data set holds personal data.")
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the state there; the same command then goes on from it.")
     ] = None,
-    license: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of model and records.")] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(metavar="N", min=0, help="Least time between two writings; 0 for every batch.")
+    ] = 60.0,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda[:N]", help="Where the model runs.")] = "cpu",
+    timeout: Annotated[
+        float, typer.Option(metavar="N", min=1, help="Under torchrun: seconds to wait for another process.")
+    ] = 1800.0,
     as_json: options.Json = False,
 ) -> None:
     """Record a model's statistics over data and publish them.
@@ -83,8 +109,16 @@ def record(
     Writes a bundle: the model, its records and a manifest. Nothing of the data itself goes in. Example:
 
         dfmeta record --model model.onnx --data images.npz:train --scale 1/255 --out release
+
+    With --shard it keeps everything that was gathered in a private folder instead, to be merged with others. Under
+    torchrun the processes share the data, and the first one writes.
     """
-    options.require_new(out)
+    distributed, own_rank = options.torchrun()
+    for option, given in (("--data", data), ("--out", out)):
+        if given is None and not plan:
+            raise typer.BadParameter("needed, unless --plan is given.", param_hint=repr(option))
+    if out is not None and own_rank == 0:
+        options.require_new(out)
     ops = options.preprocessing(scale, mean, std, pad, pad_value, resize, preprocessing)
     presets = options.names("--preset", preset)
     about: dict[str, Any] = {
@@ -96,32 +130,56 @@ def record(
         "unit": unit,
         "license": license,
         "contains_personal_data": personal_data.value if personal_data else None,
+        "min_units": min_units,
+        "suppress": suppress_small,
+        "dp_rho": dp_rho,
     }
+    if shard is not None:
+        options.shard_name(shard)
+        publishing.refuse_publishing({**about, "budget_bytes": budget_bytes})
+    elif part is not None:
+        raise typer.BadParameter("a part of the data is a shard: name it with --shard.", param_hint="'--part'")
+    cut = options.shard_part(part)
     with progress.shown() as report:
         from dfmeta import pipeline
         from dfmeta.data import open_data
+        from dfmeta.records import parse_bytes
 
-        source = open_data(data, limit=limit, seed=seed)
+        source = open_data(data, limit=limit, seed=seed) if data is not None else None
         options.find_own_code(model)
-        graph = pipeline.load_model(model, weights=weights, example=_example(model, source, ops))
-        published = pipeline.record(
-            graph,
-            source,
-            out,
+        example = _example(model, source, ops) if source is not None else None
+        graph = pipeline.load_model(model, weights=weights, example=example)
+        gathering = pipeline.Gathering(
             presets=presets,
             preprocessing=ops,
-            release=pipeline.Release(**{key: value for key, value in about.items() if value is not None}),
             by_class=not no_classes,
             rank=rank,
             at=at,
-            min_units=min_units,
-            suppress=suppress_small,
             batch_size=batch_size,
             seed=seed,
             limit=limit,
-            progress=report,
+            device=device,
+            features=cast("Features | None", features),
+            form=form,
+            storage=storage,
+            budget_bytes=parse_bytes(budget_bytes) if budget_bytes is not None else None,
+            exact=exact,
+            clip=publishing.clip_of(dp_clip),
         )
-    _print(published, ops, as_json=as_json)
+        if plan or out is None or source is None:
+            _print_plan(graph, gathering, as_json=as_json)
+            return
+        if dp_rho is not None and shard is None:
+            about["privacy"] = pipeline.DifferentialPrivacy(dp_rho, gathering.clip, batch_size)
+        running = pipeline.Running(checkpoint, checkpoint_seconds, distributed, timeout, report)
+        done: Published | ShardWritten
+        if shard is None:
+            said = {key: value for key, value in about.items() if key != "dp_rho"}
+            done = pipeline.record_with(graph, source, out, gathering, publishing.publishing(said), running)
+        else:
+            done = pipeline.record_shard(graph, source, out, name=shard, gathering=gathering, part=cut, running=running)
+    if own_rank == 0:
+        _print(done, ops, as_json=as_json)
 
 
 def _example(model: str, source: DataSource, ops: list[v1.Op]) -> np.ndarray | None:
@@ -138,18 +196,17 @@ def _example(model: str, source: DataSource, ops: list[v1.Op]) -> np.ndarray | N
     return preprocess(first, ops) if source.raw else first
 
 
-def _print(published: Published, ops: list[v1.Op], *, as_json: bool) -> None:
-    from dfmeta.data import describe
-    from dfmeta.report import facts_table, integer, size
+def _print_plan(graph: Graph, gathering: Gathering, *, as_json: bool) -> None:
+    from dfmeta import pipeline
+    from dfmeta.report import plan_tables
 
-    rows = [
-        ("bundle", str(published.path)),
-        ("identity", published.identity),
-        ("units", integer(published.units)),
-        ("records", f"{integer(published.records)} at {integer(published.sites)} sites"),
-        ("model", size(published.graph_bytes)),
-        ("sidecar", size(published.record_bytes)),
-        ("preprocessing", describe(ops)),
-    ]
-    facts = {**output.plain(published), "preprocessing": [op.model_dump(mode="json") for op in ops]}
-    output.result(facts, [facts_table(rows)], as_json=as_json)
+    facts = pipeline.plan_facts(graph, gathering)
+    output.result(facts, plan_tables(facts), as_json=as_json)
+
+
+def _print(done: Published | ShardWritten, ops: list[v1.Op], *, as_json: bool) -> None:
+    from dfmeta.data import describe
+
+    facts = {**output.plain(done), "preprocessing": [op.model_dump(mode="json") for op in ops]}
+    table = publishing.written(done, ("preprocessing", describe(ops)))
+    output.result(facts, [table], as_json=as_json)

@@ -24,7 +24,8 @@ from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
 from dfmeta.pipeline.check import validate
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
-from dfmeta.pipeline.release import Release, record
+from dfmeta.pipeline.recording import record
+from dfmeta.pipeline.release import Release
 from dfmeta.report import save_digits_picture
 from dfmeta.schema import v1
 

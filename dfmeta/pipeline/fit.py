@@ -110,5 +110,7 @@ def _feature_sizes(record: v1.Record, site: v1.Site) -> Sequence[int | str]:
     channels = site.shape[site.feature_axis]
     if record.features == "channel" or not isinstance(channels, int):
         return [channels]
-    # What the kernel is has been checked by the kind already.
-    return [channels // int(record.configuration["groups"]), *map(int, record.configuration["kernel"])]
+    groups, kernel = record.configuration.get("groups"), record.configuration.get("kernel")
+    if type(groups) is not int or groups < 1 or channels % groups or not isinstance(kernel, list):
+        return ["?"]  # no size, and so reported
+    return [channels // groups, *(size if type(size) is int else "?" for size in kernel)]

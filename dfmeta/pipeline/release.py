@@ -1,39 +1,35 @@
-"""The publisher's side: take records over a data set, and write the release."""
+"""The release that a publisher writes: the manifest from what was measured and what is said, and the bundle."""
 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import os.path
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from dfmeta import __version__
 from dfmeta._catalog import KINDS
 from dfmeta.bundle import Content, write_bundle
-from dfmeta.data import DataSource, feed, open_data
-from dfmeta.errors import DataError, OutputExists
 from dfmeta.graph import Graph
-from dfmeta.pipeline.inputs import class_count, graph_inputs, input_range
+from dfmeta.pipeline.inputs import input_range
 from dfmeta.records import (
     DEFAULT_MIN_UNITS,
-    DEFAULT_RANK,
+    DifferentialPrivacy,
+    Gathered,
     Probe,
-    Recorder,
     Recording,
     SitePlan,
     Taken,
-    make_plan,
+    publication,
     take_probe,
 )
+from dfmeta.records.recorder import engine_words
 from dfmeta.schema import Manifest, v1
 
-Progress = Callable[[str, int, int, float], None]
 GRAPH_PATH, RECORDS_PATH, PROBE_PATH = "model.onnx", "dfmeta/records.safetensors", "dfmeta/probe.safetensors"
 LABELS = "classes"
 
@@ -63,8 +59,33 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Publishing:
+    """What is given away of what was gathered, and what is said about it.
+
+    Attributes:
+        release: what to say.
+        min_units: the smallest class that may be published.
+        suppress: withhold smaller classes instead of refusing.
+        privacy: publish noised statistics only; what was gathered must have been clipped for it.
+    """
+
+    release: Release = Release()
+    min_units: int = DEFAULT_MIN_UNITS
+    suppress: bool = False
+    privacy: DifferentialPrivacy | None = None
+
+    def recording(self, gathered: Gathered) -> Recording:
+        """The records that may be published.
+
+        Raises:
+            DataError: too few units, or classes that are too small.
+        """
+        return publication(gathered, min_units=self.min_units, suppress=self.suppress, privacy=self.privacy)
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
-    """What :func:`record` wrote.
+    """What :func:`dfmeta.record` or :func:`dfmeta.merge` wrote.
 
     Attributes:
         path: the bundle's folder.
@@ -74,6 +95,8 @@ class Published:
         units: number of units recorded.
         record_bytes: size of the sidecar.
         graph_bytes: size of the graph.
+        left_out: what no noise mechanism covers, as ``kind at site``, and was not published therefore.
+        privacy: rho and what it comes to, as in the manifest's ledger; None where nothing was noised.
     """
 
     path: Path
@@ -83,82 +106,8 @@ class Published:
     units: int
     record_bytes: int
     graph_bytes: int
-
-
-def record(
-    graph: Graph,
-    data: DataSource | str,
-    out: str | Path,
-    *,
-    presets: Sequence[str] = ("all-layers", "spectral"),
-    preprocessing: Sequence[v1.Op] = (),
-    release: Release | None = None,
-    by_class: bool = True,
-    rank: int = DEFAULT_RANK,
-    at: Sequence[str] | None = None,
-    min_units: int = DEFAULT_MIN_UNITS,
-    suppress: bool = False,
-    batch_size: int = 256,
-    seed: int = 0,
-    limit: int | None = None,
-    progress: Progress | None = None,
-) -> Published:
-    """Take records over a data set and publish them with the graph.
-
-    Args:
-        graph: the model as it will ship.
-        data: an open source, or what ``--data`` takes.
-        out: the bundle's folder; must not exist.
-        presets: what to record (:data:`dfmeta.records.PRESETS`).
-        preprocessing: from stored images to the model's input; published, and applied by everyone afterwards.
-        release: what to say about it.
-        by_class: also one row for each class; needs labels.
-        rank: eigenpairs that each ``spectrum`` keeps.
-        at: only these of the presets' sites, by value name or label; None for all.
-        min_units: the smallest class that may be published.
-        suppress: withhold smaller classes instead of refusing.
-        batch_size: units in a forward pass.
-        seed: of ``limit`` and of the probe.
-        limit: record that many units, drawn with ``seed``.
-        progress: called with stage, units done, units in all, and 0.
-
-    Raises:
-        OutputExists: ``out`` is taken.
-        DataError, GraphError, StepError: the data does not fit the model, or the model fails on it.
-    """
-    if os.path.lexists(out):
-        raise OutputExists(out)
-    source = open_data(data, limit=limit, seed=seed) if isinstance(data, str) else data
-    if release is None:
-        release = Release()
-    if source.count == 0:
-        raise DataError(source.name, "no units", "at least one")
-    if by_class and source.labels is None:
-        fix = "Add y to the data, or record without classes (--no-classes)."
-        raise DataError(source.name, "no labels", "one class for each unit", fix)
-    classes = class_count(graph) if by_class else None
-    inputs = graph_inputs(graph, preprocessing)
-    plan = make_plan(graph, presets, rank=rank, at=at)
-    with Recorder(graph, plan, classes=classes, min_units=min_units, suppress=suppress) as recorder:
-        done = 0
-        for batch in feed(source, inputs, batch_size):
-            recorder.update(batch.inputs, batch.labels)
-            done += len(next(iter(batch.inputs.values())))
-            if progress is not None:
-                progress("record", done, source.count, 0.0)
-        recording = recorder.finish()
-    return publish(
-        out,
-        graph,
-        recording,
-        inputs=inputs,
-        release=release,
-        split=source.split,
-        label_names=source.label_names,
-        classes=classes,
-        seed=seed,
-        limit=limit,
-    )
+    left_out: tuple[str, ...] = ()
+    privacy: Mapping[str, Any] | None = None
 
 
 def publish(
@@ -173,6 +122,7 @@ def publish(
     classes: int | None = None,
     seed: int = 0,
     limit: int | None = None,
+    engine: v1.Engine | None = None,
 ) -> Published:
     """Write a bundle from a graph and a finished recording.
 
@@ -187,6 +137,7 @@ def publish(
         seed: of that draw, and of the probe.
         label_names: names of the classes; their numbers where there are none.
         classes: number of classes, or None.
+        engine: what ran the graph; onnxruntime on the CPU unless told.
     """
     ranges = {entry.name: input_range(entry) for entry in inputs}
     bounds = {name: pair for name, pair in ranges.items() if np.isfinite(pair).all()}
@@ -209,31 +160,25 @@ def publish(
         model=_model(graph, inputs, release, names, probe),
         sites=[_site(site) for site in recording.sites],
         records=records,
-        runs=[_run(recording, seed, limit)],
-        datasets=[
-            v1.Dataset(
-                id="data",
-                name=release.dataset,
-                split=split,
-                unit=release.unit,
-                unit_count=recording.unit_count,
-                contains_personal_data=release.contains_personal_data,
-            )
-        ],
-        privacy=v1.Privacy(
-            unit=release.unit,
-            min_unit_count=recording.min_units,
-            suppression=recording.suppression,
-            extremes_policy="none-published",
-            attestation="declared-by-publisher",
-        ),
+        runs=[_run(recording, seed, limit, engine or engine_words(None, "cpu"))],
+        datasets=[_dataset(recording, release, split)],
+        privacy=_privacy(recording, release),
         licenses=v1.Licenses(records=release.license, model=release.license) if release.license else None,
     )
     members: dict[str, Content] = {GRAPH_PATH: graph.raw, RECORDS_PATH: tensors, PROBE_PATH: probe.tensors}
     identity = write_bundle(out, manifest, members)
     size = (Path(out) / RECORDS_PATH).stat().st_size
+    told = {key: recording.ledger[key] for key in ("rho", "approximate_dp")} if recording.ledger is not None else None
     return Published(
-        Path(out), identity, len(recording.sites), len(records), recording.unit_count, size, len(graph.raw)
+        Path(out),
+        identity,
+        len(recording.sites),
+        len(records),
+        recording.unit_count,
+        size,
+        len(graph.raw),
+        recording.left_out,
+        told,
     )
 
 
@@ -298,6 +243,7 @@ def _record(name: str, taken: Taken, recording: Recording) -> v1.Record:
     return v1.Record(
         id=name,
         site=taken.plan.site.id,
+        paired_site=taken.plan.paired.id if taken.plan.paired is not None else None,
         kind=taken.plan.kind,
         kind_version=spec.VERSION,
         file="records",
@@ -310,17 +256,37 @@ def _record(name: str, taken: Taken, recording: Recording) -> v1.Record:
         configuration=dict(taken.plan.configuration),
         unit_count=taken.unit_count,
         position_count=taken.position_count,
-        # What was withheld is missing from the record over all units too.
-        mergeable=spec.MERGEABLE and recording.suppression == "none",
+        # What was withheld is missing from the record over all units too, and what was noised stays so.
+        mergeable=spec.MERGEABLE and recording.suppression == "none" and recording.ledger is None,
         suppressed_groups=list(taken.suppressed),
     )
 
 
-def _run(recording: Recording, seed: int, limit: int | None) -> v1.Run:
-    engine = v1.Engine(
-        name="onnxruntime", version=importlib.metadata.version("onnxruntime"), provider="CPUExecutionProvider"
+def _dataset(recording: Recording, release: Release, split: str | None) -> v1.Dataset:
+    return v1.Dataset(
+        id="data",
+        name=release.dataset,
+        split=split,
+        unit=release.unit,
+        unit_count=recording.unit_count,
+        contains_personal_data=release.contains_personal_data,
     )
-    if recording.suppression != "none":
-        # Beside the number of published units, that of the drawn ones is the size of what was withheld.
+
+
+def _privacy(recording: Recording, release: Release) -> v1.Privacy:
+    return v1.Privacy(
+        unit=release.unit,
+        min_unit_count=recording.min_units,
+        suppression=recording.suppression,
+        extremes_policy="none-published",
+        differential_privacy=dict(recording.ledger) if recording.ledger is not None else None,
+        attestation="declared-by-publisher",
+    )
+
+
+def _run(recording: Recording, seed: int, limit: int | None, engine: v1.Engine) -> v1.Run:
+    if recording.suppression != "none" or recording.ledger is not None:
+        # Beside the number of published units, that of the drawn ones is the size of what was withheld; and where
+        # counts are private, it is the count.
         limit = None
     return v1.Run(id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit)

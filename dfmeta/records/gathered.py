@@ -6,6 +6,7 @@ house is made from it by :mod:`dfmeta.records.publication`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor
 
 from dfmeta._catalog import KINDS
-from dfmeta.errors import DataError
-from dfmeta.records.plan import RecordPlan
+from dfmeta.errors import DataError, MergeError
+from dfmeta.records.plan import RecordPlan, SitePlan
 from dfmeta.records.samples import feature_vectors
 
 # Co-moments grow with classes times features squared: better refused at once than killed by the system later.
 DEFAULT_MEMORY_LIMIT = 12 * 2**30
+# Bins are counted as they are: what a unit adds to them does not depend on its values.
+UNCLIPPED_KINDS = frozenset({"histogram"})
+Clip = float | Mapping[str, float]
 
 
 class Gathered:
@@ -30,22 +34,33 @@ class Gathered:
         plan: what to gather.
         classes: number of classes; None gathers over all units only.
         memory_limit: bytes that the statistics may take.
+        clip: scale every unit down, at each site, to at most this root mean square over its elements there: one
+            number for all sites, or one for each by label, value or id. Only statistics gathered in this way
+            can be noised (:mod:`dfmeta.records.privacy`); None leaves the units as they are.
 
     Attributes:
-        plan, classes: as given.
+        plan, classes, clip: as given.
         accumulators: one of each planned record's kind, in the plan's order.
         units: ``[classes or 1]`` int64, the units seen.
         largest_batch: units in the largest batch seen.
 
     Raises:
-        DataError: the statistics would need more memory than that.
+        DataError: the statistics would need more memory than that; or a ``clip`` that is not above 0, or that
+            says nothing of a site.
     """
 
     def __init__(
-        self, plan: Sequence[RecordPlan], *, classes: int | None = None, memory_limit: int = DEFAULT_MEMORY_LIMIT
+        self,
+        plan: Sequence[RecordPlan],
+        *,
+        classes: int | None = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        clip: Clip | None = None,
     ) -> None:
-        _require_memory(plan, classes, memory_limit)
-        self.plan, self.classes = tuple(plan), classes
+        # What is noised stands beside what was gathered.
+        _require_memory(plan, classes, memory_limit, copies=1 if clip is None else 2)
+        self.plan, self.classes, self.clip = tuple(plan), classes, clip
+        self._limits = {} if clip is None else {entry.site.id: limit_at(entry.site, clip) for entry in plan}
         self.accumulators: list[Any] = [
             accumulate(entry).Accumulator(entry.feature_count, self._groups(entry), entry.configuration)
             for entry in self.plan
@@ -60,9 +75,11 @@ class Gathered:
             values: ``[n, ...]`` for each site, by site id.
             group: ``[n]`` int64, each unit's class; zeros without classes.
         """
+        clipped = {site: clipped_units(values[site], limit) for site, limit in self._limits.items()}
         for entry, accumulator in zip(self.plan, self.accumulators, strict=True):
             rows = group if accumulator.groups > 1 else torch.zeros_like(group)
-            samples, of_samples = feature_vectors(values[entry.site.id], rows, entry.features, entry.site.feature_axis)
+            value = (values if entry.kind in UNCLIPPED_KINDS else {**values, **clipped})[entry.site.id]
+            samples, of_samples = _samples(value, rows, entry, accumulator)
             if entry.paired is None:
                 accumulator.update(samples, of_samples)
             else:
@@ -73,7 +90,14 @@ class Gathered:
         self.largest_batch = max(self.largest_batch, len(group))
 
     def merge(self, other: Gathered) -> None:
-        """Take in everything that ``other``, of the same plan and classes, saw."""
+        """Take in everything that ``other``, of the same plan and classes, saw.
+
+        Raises:
+            MergeError: the two clipped their units differently.
+        """
+        if self._limits != other._limits:
+            found = f"units clipped to {other.clip} and to {self.clip}"
+            raise MergeError("statistics", found, "the same clipping in all parts", "Record the parts alike.")
         for mine, theirs in zip(self.accumulators, other.accumulators, strict=True):
             mine.merge(theirs)
         self.units += other.units
@@ -82,6 +106,8 @@ class Gathered:
     def state(self) -> dict[str, np.ndarray]:
         """All of it as arrays, by ``<number in the plan>.<name>``."""
         arrays = {"units": self.units.numpy().copy(), "largest_batch": np.asarray(self.largest_batch, np.int64)}
+        if self._limits:
+            arrays["clip"] = self._clip_array()
         for number, accumulator in enumerate(self.accumulators):
             arrays |= {f"a{number:04d}.{name}": array for name, array in accumulator.state().items()}
         return arrays
@@ -101,13 +127,58 @@ class Gathered:
         units = arrays.get("units")
         if units is None or units.shape != tuple(self.units.shape) or not set(parts) <= set(names):
             raise ValueError("statistics of another plan")
+        if not np.array_equal(arrays.get("clip", np.empty(0)), self._clip_array()):
+            raise ValueError("statistics of units that were clipped otherwise")
         for name, accumulator in zip(names, self.accumulators, strict=True):
             accumulator.restore(parts.get(name, {}))
         self.units = torch.from_numpy(units.astype(np.int64))
         self.largest_batch = int(arrays.get("largest_batch", 0))
 
+    def _clip_array(self) -> np.ndarray:
+        return np.array(list(self._limits.values()), np.float64)
+
     def _groups(self, entry: RecordPlan) -> int:
         return (self.classes or 1) if entry.gathered_by_class else 1
+
+
+def _samples(value: Tensor, group: Tensor, entry: RecordPlan, accumulator: Any) -> tuple[Tensor, Tensor]:
+    """As :func:`feature_vectors`; to a kind that takes units whole, ``[n, *positions, d]`` without a copy."""
+    axis = entry.site.feature_axis
+    if entry.features == "channel" and axis is not None and getattr(accumulator, "takes_positions", False):
+        return value.movedim(axis, -1), group
+    return feature_vectors(value, group, entry.features, axis)
+
+
+def limit_at(site: SitePlan, clip: Clip) -> float:
+    """The largest root mean square of a unit's elements at this site.
+
+    Raises:
+        DataError: no positive, finite number, or none for this site.
+    """
+    names = (site.label, site.value, site.id)
+    limit = next((clip[name] for name in names if name in clip), None) if isinstance(clip, Mapping) else clip
+    if limit is None:
+        fix = f"Name {site.label!r} too, or give one number for all sites."
+        raise DataError("clipping norm", f"none for site {site.label!r}", "one for each site", fix)
+    if not (0 < limit < math.inf):
+        raise DataError("clipping norm", f"{limit} at site {site.label!r}", "a finite number above 0")
+    return float(limit)
+
+
+def clipped_units(value: Tensor, limit: float) -> Tensor:
+    """Each unit scaled down to a root mean square of at most ``limit``; smaller ones stay as they are.
+
+    Args:
+        value: ``[n, ...]``, any float dtype.
+        limit: above 0.
+
+    Returns:
+        ``[n, ...]`` float64, so that the bound holds to 1e-15 and not only to the precision of the activations.
+    """
+    units = value.to(torch.float64)
+    size = units.flatten(1).square().mean(1).sqrt()
+    factor = (limit / size.clamp(min=limit)).reshape(-1, *[1] * (units.dim() - 1))
+    return units * factor
 
 
 def accumulate(entry: RecordPlan) -> ModuleType:
@@ -115,7 +186,7 @@ def accumulate(entry: RecordPlan) -> ModuleType:
     return KINDS.load(entry.kind, "accumulate")
 
 
-def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int) -> None:
+def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int, copies: int) -> None:
     """Refuse a plan whose accumulators, with one more for the classes together, would not fit."""
 
     def needed(entry: RecordPlan, groups: int) -> int:
@@ -124,7 +195,7 @@ def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int)
     def groups(entry: RecordPlan) -> int:
         return (classes or 1) if entry.gathered_by_class else 1
 
-    total = sum(needed(entry, groups(entry)) for entry in plan)
+    total = copies * sum(needed(entry, groups(entry)) for entry in plan)
     total += max((needed(entry, 1) for entry in plan if groups(entry) > 1), default=0)
     if total <= limit:
         return

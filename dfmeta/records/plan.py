@@ -1,13 +1,26 @@
-"""What will be recorded where: the lines of a plan."""
+"""What will be recorded where: the lines of a plan, and what they will take of disk and memory."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from dfmeta._catalog import KINDS
+from dfmeta.bundle.safetensors_strict import LENGTH_BYTES, METADATA_KEY, NUMPY_DTYPES
 from dfmeta.records.samples import Features
+
+# The bundle's id stands in the sidecar, and every one is as long as this one.
+_BUNDLE_ID = "urn:uuid:00000000-0000-0000-0000-000000000000"
+# What a kind's configuration says of precision, and not of what was counted.
+_QUALITY = frozenset({"rank", "sketch", "form", "storage", "exact"})
+_CODES = {dtype.name: code for code, dtype in NUMPY_DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,119 @@ class RecordPlan:
         return self.site.feature_count(self.features)
 
     @property
+    def identity(self) -> tuple[str, str | None, str, Features, str]:
+        """What no two records of a plan have in common: where and of what, but not how much of it is kept."""
+        unfolding = {key: value for key, value in self.configuration.items() if key not in _QUALITY}
+        paired = self.paired.id if self.paired else None
+        return self.site.id, paired, self.kind, self.features, json.dumps(unfolding, sort_keys=True)
+
+    @property
     def sites(self) -> tuple[SitePlan, ...]:
         """The site, and its pair if there is one."""
         return (self.site,) if self.paired is None else (self.site, self.paired)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor of the sidecar before it is there.
+
+    Attributes:
+        dtype: numpy name.
+        shape: its sizes.
+        exact: whether the plan alone settles them; otherwise a length that the data decides has its typical value.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    exact: bool
+
+    @property
+    def bytes(self) -> int:
+        """What its numbers take."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def planned_records(entry: RecordPlan, classes: int | None) -> tuple[Mapping[str, PlannedTensor], ...]:
+    """The tensors of the records that one line of a plan ends in.
+
+    Args:
+        entry: the line.
+        classes: number of classes; None records over all units only.
+
+    Returns:
+        The record over all units, then the one by class if there will be one; each by statistic.
+    """
+    pooled = _tensors(entry, None)
+    return (pooled, _tensors(entry, classes)) if classes and entry.by_class else (pooled,)
+
+
+def planned_bytes(plan: Sequence[RecordPlan], classes: int | None) -> int:
+    """Size of the sidecar that a plan will write, its header included.
+
+    It is the size of the file to the byte where the plan settles every shape. Lengths that the data decides have
+    their kind's ``TYPICAL_LENGTHS``.
+
+    Args:
+        plan: what will be recorded.
+        classes: number of classes; None records over all units only.
+    """
+    records = [tensors for entry in plan for tensors in planned_records(entry, classes)]
+    named = {f"r{n:04d}.{name}": tensor for n, tensors in enumerate(records) for name, tensor in tensors.items()}
+    header: dict[str, object] = {"__metadata__": {METADATA_KEY: _BUNDLE_ID}}
+    cursor = 0
+    for name, tensor in sorted(named.items(), key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0])):
+        offsets = [cursor, cursor + tensor.bytes]
+        header[name] = {"dtype": _CODES[tensor.dtype], "shape": tensor.shape, "data_offsets": offsets}
+        cursor += tensor.bytes
+    text = len(json.dumps(header, separators=(",", ":")))
+    return LENGTH_BYTES + text + -text % 8 + cursor
+
+
+def record_bytes(entry: RecordPlan, classes: int | None) -> int:
+    """What the numbers of one line's records take in the sidecar.
+
+    Args:
+        entry: the line.
+        classes: number of classes; None records over all units only.
+    """
+    return sum(tensor.bytes for tensors in planned_records(entry, classes) for tensor in tensors.values())
+
+
+def gathering_bytes(entry: RecordPlan, classes: int | None) -> int:
+    """Memory that the statistics of one line hold while they are gathered.
+
+    Args:
+        entry: the line.
+        classes: number of classes; None gathers over all units only.
+    """
+    groups = (classes or 1) if entry.gathered_by_class else 1
+    return _accumulator_bytes(entry, groups)
+
+
+def peak_bytes(plan: Sequence[RecordPlan], classes: int | None) -> int:
+    """Memory for all statistics of a plan, and for the largest one of all classes together when they are published."""
+    pooled = (_accumulator_bytes(entry, 1) for entry in plan if classes and entry.gathered_by_class)
+    return sum(gathering_bytes(entry, classes) for entry in plan) + max(pooled, default=0)
+
+
+def _accumulator_bytes(entry: RecordPlan, groups: int) -> int:
+    module = _kind(entry.kind, "accumulate")
+    return int(module.accumulator_bytes(entry.feature_count, groups, entry.configuration))
+
+
+def _tensors(entry: RecordPlan, groups: int | None) -> Mapping[str, PlannedTensor]:
+    spec = _kind(entry.kind, "spec")
+    typical = getattr(spec, "TYPICAL_LENGTHS", {})
+    found = {}
+    for name, layout in spec.layout(entry.feature_count, groups, entry.configuration).items():
+        # Accumulators count in float64, and publish in the smallest type that their kind allows.
+        dtype = min(layout.dtypes, key=lambda each: (np.dtype(each).itemsize, each))
+        shape = tuple(typical[size] if isinstance(size, str) else size for size in layout.shape)
+        found[name] = PlannedTensor(dtype, shape, exact=shape == layout.shape)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _kind(name: str, part: str) -> ModuleType:
+    """The catalogue looks through every installed package, which is too slow to do for each line of a plan."""
+    return KINDS.load(name, part)

@@ -1,16 +1,18 @@
-"""From what was gathered to what is published: small classes refused or withheld, then finished records."""
+"""From what was gathered to what is published: noised if asked, small classes refused or withheld, then finished."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from dfmeta._catalog import KINDS
 from dfmeta.errors import DataError
 from dfmeta.records.gathered import Gathered
 from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.privacy import DifferentialPrivacy, noised
 
 DEFAULT_MIN_UNITS = 10
 
@@ -47,6 +49,9 @@ class Recording:
         batch_size: units in the largest batch, but no more than ``unit_count``.
         min_units: the smallest class that was published.
         suppression: ``none``, or ``complementary`` when classes were withheld.
+        ledger: what was spent on privacy, in JSON types, or None without noise. With it, every count is a noised
+            one, and ``batch_size`` is the one that was configured.
+        left_out: records that no noise mechanism covers, as ``kind at site``; they were not published.
     """
 
     sites: tuple[SitePlan, ...]
@@ -55,20 +60,36 @@ class Recording:
     batch_size: int
     min_units: int
     suppression: Literal["none", "complementary"]
+    ledger: Mapping[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
 
 
-def publication(gathered: Gathered, *, min_units: int = DEFAULT_MIN_UNITS, suppress: bool = False) -> Recording:
+def publication(
+    gathered: Gathered,
+    *,
+    min_units: int = DEFAULT_MIN_UNITS,
+    suppress: bool = False,
+    privacy: DifferentialPrivacy | None = None,
+) -> Recording:
     """The records of everything gathered so far. What was gathered stays as it is.
 
     Args:
         gathered: the accumulators.
         min_units: classes with fewer units are not published.
         suppress: withhold such classes, and leave them out of the records over all units too, instead of refusing.
+        privacy: publish noised statistics only. Counts are private as well: what is compared with ``min_units``,
+            and what is published, are the noised ones. Each call draws new noise and costs ``rho`` anew, whether or
+            not it ends in a recording: with ``suppress`` it does not have to be made twice.
 
     Raises:
         DataError: nothing was gathered; a class has fewer than ``min_units`` units and ``suppress`` is off; or a
-            class is to be withheld from a record that did not keep the classes apart.
+            class is to be withheld from a record that did not keep the classes apart; or units that were not
+            clipped as ``privacy`` needs, or nothing that can be noised.
     """
+    if privacy is not None:
+        made = noised(gathered, privacy)
+        recording = publication(made.gathered, min_units=min_units, suppress=suppress)
+        return replace(recording, batch_size=privacy.batch_size, ledger=made.ledger, left_out=made.left_out)
     total = int(gathered.units.sum())
     if total < min_units:
         raise DataError("records", f"{total} units", f"at least {min_units}", "Feed the recorder more data.")
@@ -100,7 +121,10 @@ def _taken(
     units[list(hidden)] = 0
     kept, positions = int(units.sum()), int(accumulator.count.sum())
     pooled = accumulator.pooled() if accumulator.groups > 1 else accumulator
-    flat = {name: array[0] for name, array in pooled.tensors(units.sum()[None], min_units).items()}
+    # What all groups share, such as the bins of a histogram, has no group axis.
+    shared: frozenset[str] = getattr(KINDS.load(entry.kind, "spec"), "SHARED", frozenset())
+    tensors = pooled.tensors(units.sum()[None], min_units)
+    flat = {name: array if name in shared else array[0] for name, array in tensors.items()}
     taken = [Taken(entry, False, flat, kept, positions)]
     if gathered.classes and entry.by_class:
         taken.append(Taken(entry, True, accumulator.tensors(units, min_units), kept, positions, hidden))

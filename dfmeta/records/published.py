@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +31,10 @@ class Statistic:
         by_class: whether there is a row for each class.
         features: how the site's axes become a feature vector.
         feature_axis: the site's channel axis.
-        tensors: statistic to tensor, float32 but for counts; always with a leading group axis.
+        tensors: statistic to tensor, float32 but for counts and stored correlations; with a leading group axis,
+            unless the kind says that all groups share the tensor.
+        configuration: the kind's own parameters.
+        paired_value, paired_feature_axis: the same of the other site, for kinds that relate two.
     """
 
     record: str
@@ -40,27 +45,50 @@ class Statistic:
     features: Features
     feature_axis: int | None
     tensors: Mapping[str, Tensor]
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    paired_value: str | None = None
+    paired_feature_axis: int | None = None
 
-    def distance(self, value: Tensor, labels: Tensor) -> Tensor:
-        """How far a batch of the site's values is from this record, differentiably.
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The graph's values that it speaks of: one, or two."""
+        return (self.value,) if self.paired_value is None else (self.value, self.paired_value)
+
+    @property
+    def matchable(self) -> bool:
+        """Whether the kind says how far a batch is from a record."""
+        return _match(self.kind) is not None
+
+    def distance(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """How far a batch of the sites' values is from this record, differentiably.
 
         Args:
-            value: ``[n, ...]`` the site's values.
+            values: ``[n, ...]`` for each of :attr:`values`, by name.
             labels: ``[n]`` int64 classes; not looked at by a record over all units.
 
         Returns:
             Scalar of the kind's own distance (see its ``match.py``), over the units whose class was observed; 0
             where none was. A withheld class says nothing, which is not to say that it is zero everywhere.
+
+        Raises:
+            StepError: a kind that is not matchable.
         """
         group = labels if self.by_class else torch.zeros_like(labels)
-        samples, group = feature_vectors(value, group, self.features, self.feature_axis)
+        samples, of_samples = feature_vectors(values[self.value], group, self.features, self.feature_axis)
+        parts = [samples]
+        if self.paired_value is not None:
+            paired = values[self.paired_value]
+            parts.append(feature_vectors(paired, group, self.features, self.paired_feature_axis)[0])
         unobserved = self.tensors["count"] == 0
         if bool(unobserved.any()):
-            seen = ~unobserved[group]
-            samples, group = samples[seen], group[seen]
-            if not len(group):
-                return value.new_zeros(())
-        distance: Tensor = KINDS.load(self.kind, "match").distance(samples, group, self.tensors)
+            seen = ~unobserved[of_samples]
+            parts, of_samples = [part[seen] for part in parts], of_samples[seen]
+            if not len(of_samples):
+                return samples.new_zeros(())
+        match = _match(self.kind)
+        if match is None:
+            raise StepError(f"record {self.record}", f"kind {self.kind!r}, which nothing is matched to", "another kind")
+        distance: Tensor = match.distance(parts[0], of_samples, self.tensors, *parts[1:])
         return distance
 
 
@@ -70,8 +98,8 @@ class PublishedRecords:
 
     Attributes:
         statistics: the usable records, in the manifest's order.
-        skipped: ids of the others: a kind, kind version or group that this version does not know, a pair of
-            sites, or a site that is not in the graph.
+        skipped: ids of the others: a kind, kind version, group or features that this version does not know, or a
+            site that is not in the graph.
     """
 
     statistics: tuple[Statistic, ...]
@@ -88,12 +116,13 @@ class PublishedRecords:
         sites = {site.id: site for site in bundle.manifest.sites}
         statistics, skipped, problems = [], [], list[Problem]()
         for record in bundle.manifest.records:
-            if not _usable(record, sites[record.site]):
+            pair = [sites[name] for name in (record.site, record.paired_site) if name is not None]
+            if not usable(record) or any(site.onnx_value() is None for site in pair):
                 skipped.append(record.id)
                 continue
             arrays = bundle.record_tensors(record.id)
             problems += _problems(record, arrays)
-            statistics.append(_statistic(record, sites[record.site], arrays))
+            statistics.append(_statistic(record, pair, arrays))
         if problems:
             raise SchemaError(str(bundle.path), problems)
         return cls(tuple(statistics), tuple(skipped))
@@ -126,8 +155,10 @@ class PublishedRecords:
         return found
 
 
-def _usable(record: Record, site: Site) -> bool:
-    return usable(record) and record.paired_site is None and site.onnx_value() is not None
+@lru_cache(maxsize=64)
+def _match(kind: str) -> ModuleType | None:
+    """The catalogue looks through every installed package, which is too slow to do in each step."""
+    return KINDS.load(kind, "match") if KINDS.has(kind, "match") else None
 
 
 def _problems(record: Record, arrays: Mapping[str, np.ndarray]) -> list[Problem]:
@@ -141,13 +172,24 @@ def _problems(record: Record, arrays: Mapping[str, np.ndarray]) -> list[Problem]
     return found
 
 
-def _statistic(record: Record, site: Site, arrays: Mapping[str, np.ndarray]) -> Statistic:
+def _statistic(record: Record, pair: Sequence[Site], arrays: Mapping[str, np.ndarray]) -> Statistic:
     by_class = record.group.by == "class"
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    if not by_class:
-        tensors = {name: tensor[None] for name, tensor in tensors.items()}
-    tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    value = site.onnx_value()
-    assert value is not None  # noqa: S101 - _usable has seen to it
-    axis = site.feature_axis
-    return Statistic(record.id, site.id, value, record.kind, by_class, cast("Features", record.features), axis, tensors)
+    shared: frozenset[str] = getattr(KINDS.load(record.kind, "spec"), "SHARED", frozenset())
+    tensors = {}
+    for name, array in arrays.items():
+        tensor = torch.from_numpy(array.copy())
+        tensor = tensor if by_class or name in shared else tensor[None]
+        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+    names = [str(site.onnx_value()) for site in pair]
+    return Statistic(
+        record.id,
+        record.site,
+        names[0],
+        record.kind,
+        by_class,
+        cast("Features", record.features),
+        pair[0].feature_axis,
+        tensors,
+        record.configuration,
+        *((names[1], pair[1].feature_axis) if len(pair) > 1 else ()),
+    )

@@ -8,19 +8,24 @@ recording = recorder.finish()
 
 from __future__ import annotations
 
+import importlib.metadata
+import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dfmeta.errors import DataError, StepError
-from dfmeta.graph import Graph, OrtGraph
-from dfmeta.records.gathered import DEFAULT_MEMORY_LIMIT, Gathered
+from dfmeta.graph import Graph, OrtGraph, TorchGraph
+from dfmeta.records.gathered import DEFAULT_MEMORY_LIMIT, Clip, Gathered
 from dfmeta.records.plan import RecordPlan, SitePlan
 from dfmeta.records.publication import DEFAULT_MIN_UNITS, Recording, publication
+from dfmeta.schema import v1
+
+Engine = Literal["onnxruntime", "torch"]
 
 
 class Recorder:
@@ -34,9 +39,15 @@ class Recorder:
         suppress: withhold such classes (with complementary suppression) instead of refusing to finish.
         threads: onnxruntime threads; None for its own choice.
         memory_limit: bytes that the statistics may take while they are gathered; 12 GiB unless told.
+        clip: see :class:`dfmeta.records.Gathered`.
+        device: where the graph runs: ``cpu``, ``cuda`` or ``cuda:N``. Its values come to the CPU, where they are
+            added up in float64.
+        engine: ``onnxruntime`` (CPU only) or ``torch``; None for the first on the CPU and the second elsewhere.
+        exact: turn activations into float64 before anything is done with them. Otherwise sums over one batch may be
+            formed in float32, within 1e-6 of that.
 
     Raises:
-        DataError: the statistics would need more memory than that.
+        DataError: the statistics would need more memory than that; no such device; or an engine that is not for it.
         GraphError: a graph that does not run, or without a planned site.
     """
 
@@ -50,14 +61,21 @@ class Recorder:
         suppress: bool = False,
         threads: int | None = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        clip: Clip | None = None,
+        device: str = "cpu",
+        engine: Engine | None = None,
+        exact: bool = False,
     ) -> None:
-        self.gathered = Gathered(plan, classes=classes, memory_limit=memory_limit)
+        chosen = choose_engine(engine, device)
+        self.gathered = Gathered(plan, classes=classes, memory_limit=memory_limit, clip=clip)
         self.graph, self.classes = graph, classes
-        self.min_units, self.suppress = min_units, suppress
+        self.min_units, self.suppress, self._exact = min_units, suppress, exact
         self.sites = tuple({site.id: site for entry in plan for site in entry.sites}.values())
-        self._given = {value.name for value in graph.inputs}
-        tapped = [site.value for site in self.sites if site.value not in self._given]
-        self._session: OrtGraph | None = OrtGraph(graph, tapped, threads=threads, dynamic_batch=True)
+        given = {value.name for value in graph.inputs}
+        tapped = [site.value for site in self.sites if site.value not in given]
+        self._session: _Onnxruntime | _Torch | None = (
+            _Torch(graph, tapped, device) if chosen == "torch" else _Onnxruntime(graph, tapped, threads)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +102,7 @@ class Recorder:
         given = inputs if isinstance(inputs, Mapping) else {self.graph.inputs[0].name: inputs}
         units = _units(given)
         group = self._groups(labels, units)
-        values = {**self._session.run(given), **given}
+        values = self._session.run(given)
         tensors = {site.id: self._finite(site, values[site.value]) for site in self.sites}
         self.gathered.update(tensors, group)
 
@@ -118,16 +136,70 @@ class Recorder:
             )
         return torch.from_numpy(group.astype(np.int64))
 
-    def _finite(self, site: SitePlan, value: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(value)
-        if not bool(torch.isfinite(tensor).all()):
+    def _finite(self, site: SitePlan, tensor: Tensor) -> Tensor:
+        # One number tells of all, unless they overflow together.
+        if not math.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
             raise StepError(
                 f"site {site.label!r} ({site.value})",
                 "NaN or infinity in its activations",
                 "finite numbers",
                 "Check the input's preprocessing and the model's weights.",
             )
-        return tensor
+        return tensor.to("cpu", torch.float64) if self._exact else tensor.cpu()
+
+
+class _Onnxruntime:
+    """The graph's values by onnxruntime."""
+
+    def __init__(self, graph: Graph, tapped: Sequence[str], threads: int | None) -> None:
+        self._graph = OrtGraph(graph, tapped, threads=threads, dynamic_batch=True)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        values = {**self._graph.run(inputs), **inputs}
+        return {name: torch.from_numpy(value) for name, value in values.items()}
+
+
+class _Torch:
+    """The graph's values by torch, on any device."""
+
+    def __init__(self, graph: Graph, tapped: Sequence[str], device: str) -> None:
+        self._graph = TorchGraph(graph).to(device).eval()
+        self._tapped, self._device = list(tapped), device
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        try:
+            given = {name: torch.from_numpy(value).to(self._device) for name, value in inputs.items()}
+            with torch.no_grad():
+                return {**self._graph.run(given, self._tapped), **given}
+        except torch.OutOfMemoryError as error:
+            fix = "Try a smaller --batch-size."
+            raise StepError(self._device, "not enough memory", "room for one batch", fix) from error
+
+
+def choose_engine(engine: Engine | None, device: str) -> Engine:
+    """What runs the graph there.
+
+    Raises:
+        DataError: a device that is not there, or an engine that does not run on it.
+    """
+    where = torch.device(device) if device == "cpu" or device.partition(":")[0] == "cuda" else None
+    if where is None:
+        raise DataError("device", repr(device), "cpu, cuda or cuda:N")
+    if where.type == "cuda" and not (where.index or 0) < torch.cuda.device_count():
+        found = f"{device!r}, and {torch.cuda.device_count()} CUDA devices here"
+        raise DataError("device", found, "a device that is there", "Record on the CPU (--device cpu).")
+    if where.type == "cuda" and engine == "onnxruntime":
+        raise DataError("engine", f"'onnxruntime' for {device!r}", "'torch', which is the one that runs there")
+    return engine or ("onnxruntime" if where.type == "cpu" else "torch")
+
+
+def engine_words(engine: Engine | None, device: str) -> v1.Engine:
+    """The same for a manifest: name, version and provider."""
+    chosen = choose_engine(engine, device)
+    if chosen == "onnxruntime":
+        version = importlib.metadata.version("onnxruntime")
+        return v1.Engine(name="onnxruntime", version=version, provider="CPUExecutionProvider")
+    return v1.Engine(name="torch", version=str(torch.__version__), provider=torch.device(device).type)
 
 
 def _units(inputs: Mapping[str, np.ndarray]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dfmeta.report.overview import overview, overview_tables
 from dfmeta.report.pictures import save_digits_picture
+from dfmeta.report.plan import plan_facts, plan_tables
 from dfmeta.report.tables import ModelFacts, columns_table, facts_table, models_table
 from dfmeta.report.words import clean, integer, percent, seconds, size
 
@@ -21,6 +22,8 @@ __all__ = [
     "overview",
     "overview_tables",
     "percent",
+    "plan_facts",
+    "plan_tables",
     "save_digits_picture",
     "seconds",
     "size",

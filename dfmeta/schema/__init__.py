@@ -6,7 +6,7 @@ format 1; :func:`load_manifest` is the one way in and :func:`dump_manifest` the 
 
 from __future__ import annotations
 
-from dfmeta.schema.grammar import MANIFEST_NAME
+from dfmeta.schema.grammar import MANIFEST_NAME, SHARD_NAME
 from dfmeta.schema.json_schema import json_schema
 from dfmeta.schema.manifest import Loaded, dump_manifest, load_manifest, load_preprocessing
 from dfmeta.schema.references import probe_tensor_names
@@ -14,6 +14,7 @@ from dfmeta.schema.v1 import Manifest
 
 __all__ = [
     "MANIFEST_NAME",
+    "SHARD_NAME",
     "Loaded",
     "Manifest",
     "dump_manifest",

@@ -7,6 +7,7 @@ each carries its own problem code, so that the JSON Schema and the reader cannot
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MANIFEST_NAME = "dfmeta.json"
+SHARD_NAME = "dfmeta-shard.json"
 PATH_BYTES = 255
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -69,14 +71,20 @@ class Grammar:
     code: str
     expected: str
 
-    def _check(self, text: str) -> str:
-        if re.fullmatch(self.pattern, text) is None:
-            raise PydanticCustomError(self.code, "{expected}", {"expected": self.expected})
-        return text
+    def _checker(self) -> Callable[[str], str]:
+        # Thousands of digests and names in a manifest: the pattern is looked up once, not for each.
+        matches = re.compile(self.pattern).fullmatch
+
+        def check(text: str) -> str:
+            if matches(text) is None:
+                raise PydanticCustomError(self.code, "{expected}", {"expected": self.expected})
+            return text
+
+        return check
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the grammar after pydantic's own type check."""
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return core_schema.no_info_after_validator_function(self._checker(), handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The same pattern, anchored, for the published schema."""
@@ -87,11 +95,14 @@ class Grammar:
 class _MemberPath(Grammar):
     """The path grammar: what a regular expression can say, and what it cannot."""
 
-    def _check(self, text: str) -> str:
-        reason = path_fault(text)
-        if reason:
-            raise PydanticCustomError("unsafe-path", "{expected}", {"expected": self.expected, "found": reason})
-        return text
+    def _checker(self) -> Callable[[str], str]:
+        def check(text: str) -> str:
+            reason = path_fault(text)
+            if reason:
+                raise PydanticCustomError("unsafe-path", "{expected}", {"expected": self.expected, "found": reason})
+            return text
+
+        return check
 
 
 def path_fault(path: str) -> str:

@@ -67,11 +67,11 @@ def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any
 
 
 def _number(entry: Field[Any], text: str, where: str) -> float:
-    kind = type(entry.default)
+    number = int if isinstance(entry.default, int) else float
     try:
-        value: float = kind(text)
+        value = number(text)
     except ValueError as error:
-        raise DataError(where, repr(text), f"a number ({kind.__name__})") from error
+        raise DataError(where, repr(text), f"a number ({number.__name__})") from error
     if entry.metadata.get("share"):
         if not 0 <= value <= 1:
             raise DataError(where, text, "a share from 0 to 1")

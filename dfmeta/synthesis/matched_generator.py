@@ -147,9 +147,10 @@ class MatchedGenerator:
         return raw + over.detach(), (over / self._base.scale).square().mean()
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        names = list(dict.fromkeys([s.value for s in self._statistics] + [self._task.output_name]))
+        wanted = [name for statistic in self._statistics for name in statistic.values]
+        names = list(dict.fromkeys([*wanted, self._task.output_name]))
         values = self._task.values(inputs, names)
-        matched = torch.stack([s.distance(values[s.value], labels) for s in self._statistics]).mean()
+        matched = torch.stack([s.distance(values, labels) for s in self._statistics]).mean()
         classified = F.cross_entropy(values[self._task.output_name], labels)
         return self._config.match_weight * matched + classified
 
@@ -192,9 +193,10 @@ class _Base:
 
 
 def _matched(task: Task) -> list[Statistic]:
-    """Every record, except those over all units where the same statistic is there for each class."""
-    by_class = {(s.value, s.kind, s.features) for s in task.records if s.by_class}
-    found = [s for s in task.records if s.by_class or (s.value, s.kind, s.features) not in by_class]
+    """Every record that can be matched, except those over all units where the same is there for each class."""
+    matchable = [s for s in task.records if s.matchable]
+    by_class = {(s.values, s.kind, s.features) for s in matchable if s.by_class}
+    found = [s for s in matchable if s.by_class or (s.values, s.kind, s.features) not in by_class]
     if not found:
         raise StepError("records", "none", "at least one", "Use the method noise, or a bundle with records.")
     return found

@@ -9,7 +9,22 @@ from dfmeta.testing import KindCase, KindContract
 
 CASES = [
     KindCase("histogram", features=6, tolerance=0),
+    KindCase("cross-spectrum", features=4, configuration={"rank": 2, "paired_feature_count": 3}, paired_shape=(3,)),
     KindCase("moments", features=3),
+    KindCase(
+        "second-moment",
+        features=9,
+        configuration={
+            "form": "toeplitz",
+            "storage": "float32",
+            "kernel": [3, 3],
+            "strides": [1, 1],
+            "dilations": [1, 1],
+            "pads": [1, 1, 1, 1],
+            "groups": 2,
+        },
+        item_shape=(2, 4, 4),
+    ),
     KindCase("spectrum", features=4, configuration={"rank": 2}),
 ]
 

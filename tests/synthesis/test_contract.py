@@ -137,7 +137,9 @@ def test_numbers_that_no_method_can_use(method, image_task, text):
         build(method, image_task(0), {"lr": text})
 
 
-@pytest.mark.parametrize(("text", "valid"), [("0", True), ("1", True), ("1.01", False), ("-0.1", False), ("nan", False)])
+@pytest.mark.parametrize(
+    ("text", "valid"), [("0", True), ("1", True), ("1.01", False), ("-0.1", False), ("nan", False)]
+)
 def test_a_share_lies_between_0_and_1(image_task, text, valid):
     given = image_task(0)
     if valid:

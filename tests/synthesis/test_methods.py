@@ -77,7 +77,7 @@ def distance(task, inputs, labels):
     entries = [entry for entry in task.records if entry.by_class]
     with torch.no_grad():
         values = task.values(inputs, list({entry.value: None for entry in entries}))
-        found = [entry.distance(values[entry.value], labels) for entry in entries]
+        found = [entry.distance(values, labels) for entry in entries]
     return float(torch.stack(found).mean())
 
 

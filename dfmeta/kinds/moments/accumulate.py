@@ -166,9 +166,9 @@ def _exact(samples: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tenso
 
 
 def _sums(rows: Tensor, group: Tensor, groups: int) -> Tensor:
-    """``[G, d]`` sums of the rows ``[n, d]`` of each group, as a product with the groups' indicators."""
+    """``[G, d]`` sums of the rows ``[n, d]`` of each group: for many float32 numbers as a matrix product."""
     if groups == 1:
         return rows.sum(0, keepdim=True)
-    chosen = torch.zeros(groups, len(group), dtype=rows.dtype, device=rows.device)
-    chosen[group, torch.arange(len(group), device=rows.device)] = 1
-    return chosen @ rows
+    if rows.dtype == torch.float64:
+        return rows.new_zeros(groups, rows.shape[1]).index_add_(0, group, rows)
+    return rows.new_zeros(groups, len(group)).scatter_(0, group[None], 1.0) @ rows

@@ -1,0 +1,136 @@
+"""`second-moment`, version 1: count, mean and E[x x^T] of a weight operator's input, in one of four forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dfmeta.errors import Problem
+from dfmeta.kinds._contract import COUNT, REAL, TensorLayout, finite, non_negative, zero_where_unobserved
+from dfmeta.kinds.second_moment.geometry import Window, exact_of, form_of, storage_of, window_of
+
+VERSION = 1
+# Published numbers are rounded sums over counts: they would combine, but not within the tolerance of the kind.
+MERGEABLE = False
+CONVENTIONS = {
+    "centering": "raw",
+    "normalization": "population",
+    "accumulation_dtype": "float64",
+}
+# Form to its matrices, and the tensor that holds the diagonal of each where only correlations are stored.
+MATRICES: Mapping[str, Mapping[str, str]] = {
+    "full": {"matrix": "diagonal"},
+    "toeplitz": {"lags": "diagonal"},
+    "kronecker": {"channels": "channels_diagonal", "taps": "taps_diagonal"},
+    "diagonal": {},
+}
+# How far beyond 1 the correlations of float32 entries may come out.
+CORRELATION_TOLERANCE = 1e-3
+_FIX = "Record again."
+
+
+def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) -> dict[str, TensorLayout]:
+    """The tensors of one record.
+
+    Args:
+        features: d, the length of one feature vector; of a convolution, channels of one of its groups times taps.
+        groups: C, the number of groups of units, or None for one record over all units.
+        configuration: ``form``, ``storage``, for a convolution its window, and ``exact``, as the kind's page says.
+
+    Returns:
+        ``count`` int64 ``[]``; ``mean`` ``[d]``; the form's matrices. Each with a leading ``C`` when grouped, and all
+        but ``count`` with an axis of convolution groups (after ``C``) where there is a window.
+
+    Raises:
+        ValueError: any other configuration.
+    """
+    form, storage, window = form_of(configuration), storage_of(configuration), window_of(features, configuration)
+    exact_of(configuration)
+    lead = () if groups is None else (groups,)
+    each = lead if window is None else (*lead, window.groups)
+    found = {"count": TensorLayout(COUNT, lead), "mean": TensorLayout(REAL, (*each, features))}
+    if form == "diagonal":
+        return found | {"diagonal": TensorLayout(REAL, (*each, features))}
+    stored = REAL if storage == "float32" else frozenset({storage})
+    for name, (shape, side) in _shapes(form, features, window).items():
+        found[name] = TensorLayout(stored, (*each, *shape))
+        if storage != "float32":
+            found[MATRICES[form][name]] = TensorLayout(REAL, (*each, side))
+    return found
+
+
+def _shapes(form: str, features: int, window: Window | None) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape of each of a form's matrices, and the length of its diagonal."""
+    if form == "full" or window is None:
+        return {"matrix": ((_packed(features),), features)}
+    channels = features // window.taps
+    if form == "toeplitz":
+        return {"lags": ((window.lag_count, channels, channels), channels)}
+    return {"channels": ((_packed(channels),), channels), "taps": ((_packed(window.taps),), window.taps)}
+
+
+def _packed(side: int) -> int:
+    return side * (side + 1) // 2
+
+
+def check(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
+    """Every way in which the numbers contradict the kind: no numbers, or no second moments of anything."""
+    values = {name: values for name, values in tensors.items() if name != "count"}
+    found = [
+        *finite(values, where),
+        *non_negative(tensors["count"], f"{where}.count"),
+        *zero_where_unobserved(tensors["count"], values, where),
+    ]
+    for name, values_of in values.items():
+        if name.endswith("diagonal"):
+            found += non_negative(values_of, f"{where}.{name}")
+    if found:
+        return found
+    for name in ("matrix", "channels", "taps", "lags"):
+        if name in tensors:
+            found += _problems(name, tensors[name], where)
+    return found
+
+
+def _problems(name: str, values: np.ndarray, where: str) -> list[Problem]:
+    """Of one matrix: correlations out of range, a diagonal below 0, or entries larger than the diagonal allows."""
+    place = f"{where}.{name}"
+    if values.dtype == np.int8 or values.dtype == np.float16:
+        return _in_range(values, place)
+    if name == "lags":
+        zero = values[..., 0, :, :]
+        diagonal = np.diagonal(zero, axis1=-2, axis2=-1)
+        return non_negative(diagonal, place) or _symmetric(zero, place)
+    side = (math.isqrt(8 * values.shape[-1] + 1) - 1) // 2
+    starts = np.arange(side) * np.arange(1, side + 1) // 2
+    diagonal = values[..., starts + np.arange(side)]
+    return non_negative(diagonal, place) or _bounded(values, diagonal, starts, place)
+
+
+def _in_range(values: np.ndarray, place: str) -> list[Problem]:
+    largest = 127 if values.dtype == np.int8 else 1
+    # As int16: the magnitude of -128 does not fit into int8.
+    magnitude = np.abs(values.astype(np.int16) if values.dtype == np.int8 else values).max(initial=0)
+    if magnitude <= largest:
+        return []
+    return [Problem(place, "not-a-correlation", f"{magnitude}", f"magnitudes of at most {largest}", _FIX)]
+
+
+def _symmetric(zero: np.ndarray, place: str) -> list[Problem]:
+    if np.array_equal(zero, zero.swapaxes(-2, -1)):
+        return []
+    return [Problem(place, "not-symmetric", "lag 0 that is not symmetric", "a symmetric matrix at lag 0", _FIX)]
+
+
+def _bounded(packed: np.ndarray, diagonal: np.ndarray, starts: np.ndarray, place: str) -> list[Problem]:
+    """The Cauchy-Schwarz inequality, row by row; what rounding may add is allowed for."""
+    roots = np.sqrt(diagonal.astype(np.float64)) * (1 + CORRELATION_TOLERANCE)
+    for row, start in enumerate(starts.tolist()):
+        entries = np.abs(packed[..., start : start + row + 1].astype(np.float64))
+        if (entries > roots[..., : row + 1] * roots[..., row : row + 1] + np.finfo(np.float32).tiny).any():
+            expected = "entries of at most the root of the two diagonal entries' product"
+            return [Problem(place, "not-a-moment", f"a larger entry in row {row}", expected, _FIX)]
+    return []
