@@ -65,7 +65,8 @@ def test_every_kind_has_a_page_that_names_its_tensors(kind, repository):
     page = (repository / "spec" / "record-kinds" / f"{kind}.md").read_text()
     spec = KINDS.load(kind, "spec")
     assert f"version {spec.VERSION}" in page
-    for name in spec.layout(4, None, {"rank": 2}):
+    configuration = {"rank": 2, "paired_feature_count": 3, "form": "full", "storage": "float32"}
+    for name in spec.layout(4, None, configuration):
         assert f"| `{name}` |" in page
     for key, value in spec.CONVENTIONS.items():
         assert f"`{key}: {value}`" in page

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from dfmeta._catalog import KINDS
 from dfmeta.bundle import Bundle, usable
 from dfmeta.errors import BundleError, StepError
 from dfmeta.records import PublishedRecords, Statistic
@@ -76,7 +75,7 @@ def test_a_record_that_is_needed_and_not_there(records, by_class, grouping):
     assert "'spectral'" in caught.value.fix
 
 
-@pytest.mark.parametrize("kind", KINDS.names())
+@pytest.mark.parametrize("kind", ["moments", "spectrum"])
 def test_a_withheld_class_does_not_count(records, kind):
     """Rows of zeros say nothing of the class: neither that it is at zero, nor that its variance is."""
     entry = records.of("logits", kind, by_class=True)

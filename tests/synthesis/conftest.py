@@ -14,7 +14,7 @@ from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
 from dfmeta.pipeline import graph_inputs, make_task, publish
 from dfmeta.pipeline.release import Release
-from dfmeta.records import PRESETS, Recorder, make_plan
+from dfmeta.records import Recorder, make_plan
 from dfmeta.synthesis import Task
 
 MakeTask = Callable[[int], Task]
@@ -38,7 +38,7 @@ def vector_task(digits, tmp_path_factory: pytest.TempPathFactory) -> MakeTask:
         network = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
     names = {"input_names": ["x"], "output_names": ["y"]}
     graph = export_module(network.eval(), (vectors[:1],), **names, dynamic_batch=True, keep_batchnorm=True)
-    with Recorder(graph, make_plan(graph, tuple(PRESETS)), classes=10, threads=1) as recorder:
+    with Recorder(graph, make_plan(graph, ("top-layer", "all-layers", "spectral")), classes=10, threads=1) as recorder:
         recorder.update(vectors.numpy(), labels.numpy())
     out = tmp_path_factory.mktemp("vectors") / "bundle"
     publish(out, graph, recorder.finish(), inputs=graph_inputs(graph), release=Release(), classes=10)

@@ -7,7 +7,12 @@ import torch
 
 from dfmeta._catalog import KINDS
 
-ALL = KINDS.names()
+# A kind of two sites has a distance of two arguments, which is tested with the kind.
+ALL = tuple(
+    kind
+    for kind in KINDS.names()
+    if KINDS.has(kind, "match") and not getattr(KINDS.load(kind, "spec"), "PAIRED", False)
+)
 FEATURES, GROUPS = 5, 3
 
 
