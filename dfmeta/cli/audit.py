@@ -38,10 +38,11 @@ def audit(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Attack a bundle's records with membership inference; exit 1 if they give members away.
+    """Try to tell from the records which units went into them.
 
-    Half of the non-members is the attacker's reference, the other half is what members are told from. A quiet result
-    is no proof: it says what these attacks found with this much reference. Example:
+    Membership inference; the exit code is 1 if it succeeds. Half of the non-members is the attacker's reference, the
+    other half is what members are told from. A quiet result is no proof: it says what these attacks found with this
+    much reference. Example:
 
         dfmeta audit release --members images.npz:train --non-members images.npz:test
     """

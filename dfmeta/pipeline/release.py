@@ -182,6 +182,15 @@ def publish(
     )
 
 
+def _extremes(recording: Recording) -> str:
+    """What became of smallest and largest values: no kind but one that says so publishes any."""
+    specs = (KINDS.load(taken.plan.kind, "spec") for taken in recording.records)
+    policies = {getattr(spec, "EXTREMES_POLICY", "none-published") for spec in specs} - {"none-published"}
+    if not policies:
+        return "none-published"
+    return "noised" if recording.ledger is not None else policies.pop()
+
+
 def _bundle_info(release: Release) -> v1.BundleInfo:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return v1.BundleInfo(
@@ -278,7 +287,7 @@ def _privacy(recording: Recording, release: Release) -> v1.Privacy:
         unit=release.unit,
         min_unit_count=recording.min_units,
         suppression=recording.suppression,
-        extremes_policy="none-published",
+        extremes_policy=_extremes(recording),
         differential_privacy=dict(recording.ledger) if recording.ledger is not None else None,
         attestation="declared-by-publisher",
     )

@@ -19,6 +19,7 @@ from dfmeta.kinds._contract import COUNT, TensorLayout, non_negative, zero_where
 VERSION = 1
 # Bins of few units were merged into others, and one record does not say which bins another one merged.
 MERGEABLE = False
+EXTREMES_POLICY = "unit-clipped"
 CONVENTIONS = {
     "binning": "float32-top-13-bits",
     "accumulation_dtype": "int64",
