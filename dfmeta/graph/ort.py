@@ -137,6 +137,9 @@ def _session(graph: Graph, tapped: Sequence[str], threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
+    # Its idle threads would otherwise turn in circles for a while, on the cores that torch needs next: on two cores
+    # that makes short torch operations many times slower.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,10 +25,10 @@ import torch
 from dfmeta.data import feed, from_flags, open_data
 from dfmeta.graph import Graph, OrtGraph
 from dfmeta.pipeline import graph_inputs
-from dfmeta.records import PRESETS, Recorder, RecordPlan, make_plan
+from dfmeta.records import DEFAULT_MEMORY_LIMIT, PRESETS, Recorder, RecordPlan, make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BATCH = 128
+BATCH = 256
 Batches = Sequence[tuple[dict[str, np.ndarray], np.ndarray]]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -118,7 +117,7 @@ def rows(graph: Graph) -> dict[str, tuple[RecordPlan, ...]]:
     """What is timed: each preset, and each kind of record of each preset alone."""
     found = {}
     for preset in PRESETS:
-        plan = make_plan(graph, [preset])
+        plan = make_plan(graph, [preset], classes=10, memory_limit=DEFAULT_MEMORY_LIMIT)
         found[preset] = plan
         kinds = dict.fromkeys(entry.kind for entry in plan)
         if len(kinds) > 1:
@@ -137,12 +136,14 @@ def child(model: str, preset: str, images: int, shared: Path) -> None:
     """What :func:`peak` runs: the data is streamed, so that it is not in memory as a whole."""
     chosen = next(entry for entry in MODELS if entry.name == model)
     graph, batches = loaded(chosen, shared, 4 * BATCH)
-    plan = make_plan(graph, [preset])
-    with Recorder(graph, plan, classes=10, threads=torch.get_num_threads(), memory_limit=64 * 2**30) as recorder:
+    plan = make_plan(graph, [preset], classes=10, memory_limit=DEFAULT_MEMORY_LIMIT)
+    with Recorder(graph, plan, classes=10, threads=torch.get_num_threads()) as recorder:
         for number in range(-(-images // BATCH)):
             recorder.update(*batches[number % len(batches)])
         recorder.finish()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    used = int(line.split()[1]) / 1024
     features = max(entry.feature_count for entry in plan)
     print(json.dumps({"peak_mb": used, "features": features}))
 
