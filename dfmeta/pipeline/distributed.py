@@ -143,9 +143,12 @@ def open_ranks(distributed: bool, *, timeout: float = DEFAULT_TIMEOUT, device: s
     if not distributed:
         yield Ranks()
         return
-    alone = not dist.is_initialized()
+    alone, own = not dist.is_initialized(), local_device(device)
     if alone:
-        nccl = device.startswith("cuda") and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        nccl = device == "cuda" and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if nccl:
+            # Otherwise every process of a machine would meet the others on its first GPU.
+            torch.cuda.set_device(own)
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=timedelta(seconds=timeout))
         except _FAILURES as error:
@@ -153,7 +156,7 @@ def open_ranks(distributed: bool, *, timeout: float = DEFAULT_TIMEOUT, device: s
             raise StepError("process group", f"no meeting ({_short(error)})", "all processes", fix) from error
     try:
         backends = str(dist.get_backend_config())
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device if "nccl" in backends else "cpu")
+        yield Ranks(dist.get_rank(), dist.get_world_size(), own if "nccl" in backends else "cpu")
     finally:
         if alone:
             dist.destroy_process_group()

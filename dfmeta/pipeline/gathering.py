@@ -92,6 +92,7 @@ class Gathering:
             budget_bytes=self.budget_bytes,
             classes=classes,
             memory_limit=limit,
+            exact=self.exact,
         )
 
 
@@ -130,9 +131,10 @@ class Job:
             plan=self.plan,
             kinds=kind_versions(self.plan),
             classes=self.classes,
-            label_names=tuple(names) if names and self.classes else None,
+            label_names=tuple(names) if names else None,
             batch_size=self.gathering.batch_size,
             clip=dict(clip) if isinstance(clip, Mapping) else clip,
+            exact=self.gathering.exact,
         )
 
     @cached_property

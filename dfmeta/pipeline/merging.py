@@ -97,7 +97,7 @@ def merge_with(
     return publish(
         out,
         shard.graph,
-        publishing.recording(gathered),
+        publishing.recording(gathered, budget_bytes),
         inputs=configuration.inputs,
         release=publishing.release,
         split=_same(part.split for part in shard.parts),

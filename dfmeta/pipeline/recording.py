@@ -17,6 +17,7 @@ from dfmeta.pipeline.distributed import DEFAULT_TIMEOUT, Ranks, cut, local_devic
 from dfmeta.pipeline.gathering import Gathering, Job, Progress, gather, make_job
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
 from dfmeta.records import DEFAULT_MIN_UNITS, DEFAULT_RANK
+from dfmeta.records.publication import small_classes
 from dfmeta.records.recorder import Engine
 from dfmeta.records.shard_checkpoint import DEFAULT_SECONDS, Checkpoint
 from dfmeta.records.shard_configuration import require_same
@@ -140,6 +141,7 @@ def record_with(
         if ranks.first and os.path.lexists(out):
             raise OutputExists(out)
         job = make_job(graph, data, replace(gathering, device=local_device(gathering.device)))
+        _require_units(job, publishing)
         whole = range(job.batch_count)
         portion, checkpoint = _work(job, whole, ranks, running, with_digests=False)
 
@@ -147,11 +149,11 @@ def record_with(
             published = publish(
                 out,
                 graph,
-                publishing.recording(portion.gathered),
+                publishing.recording(portion.gathered, gathering.budget_bytes),
                 inputs=job.inputs,
                 release=publishing.release,
                 split=job.source.split,
-                label_names=job.source.label_names,
+                label_names=job.configuration.label_names,
                 classes=job.classes,
                 seed=gathering.seed,
                 limit=gathering.limit,
@@ -216,6 +218,16 @@ def record_shard(
         if checkpoint is not None:
             checkpoint.remove()
     return ShardWritten(**{**facts, "path": Path(facts["path"])})
+
+
+def _require_units(job: Job, publishing: Publishing) -> None:
+    """Refuse classes that are too small before the work, where the labels tell, and not only after it."""
+    labels = job.source.labels
+    if job.classes is None or labels is None or publishing.privacy is not None:
+        return
+    if len(labels) >= publishing.min_units and 0 <= labels.min() <= labels.max() < job.classes:
+        counts = np.bincount(labels, minlength=job.classes).tolist()
+        small_classes(counts, publishing.min_units, suppress=publishing.suppress)
 
 
 def _with_progress(running: Running | None, progress: Progress | None) -> Running:

@@ -14,6 +14,7 @@ import numpy as np
 from dfmeta import __version__
 from dfmeta._catalog import KINDS
 from dfmeta.bundle import Content, write_bundle
+from dfmeta.errors import DataError
 from dfmeta.graph import Graph
 from dfmeta.pipeline.inputs import input_range
 from dfmeta.records import (
@@ -24,6 +25,7 @@ from dfmeta.records import (
     Recording,
     SitePlan,
     Taken,
+    fit_gathered,
     publication,
     take_probe,
 )
@@ -32,6 +34,8 @@ from dfmeta.schema import Manifest, v1
 
 GRAPH_PATH, RECORDS_PATH, PROBE_PATH = "model.onnx", "dfmeta/records.safetensors", "dfmeta/probe.safetensors"
 LABELS = "classes"
+# What a tensor takes in a sidecar's header, at most: its name, type, shape and place.
+HEADER_BYTES = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,41 @@ class Publishing:
     suppress: bool = False
     privacy: DifferentialPrivacy | None = None
 
-    def recording(self, gathered: Gathered) -> Recording:
+    def recording(self, gathered: Gathered, budget_bytes: int | None = None) -> Recording:
         """The records that may be published.
 
+        Args:
+            gathered: what was gathered; it stays as it is.
+            budget_bytes: what the sidecar may take. A plan foresees it but for lengths that the data decides; what
+                these take more is saved elsewhere here.
+
         Raises:
-            DataError: too few units, or classes that are too small.
+            DataError: too few units, classes that are too small, clipped units without noise, or a budget that
+                nothing fits.
         """
-        return publication(gathered, min_units=self.min_units, suppress=self.suppress, privacy=self.privacy)
+        if gathered.clip is not None and self.privacy is None:
+            found, expected = "units that were scaled down, and no noise", "--dp-rho with it"
+            raise DataError("--dp-clip", found, expected, "Give --dp-rho, or record without --dp-clip.")
+        made = publication(gathered, min_units=self.min_units, suppress=self.suppress, privacy=self.privacy)
+        target = budget_bytes
+        while budget_bytes is not None and target is not None and stored_bytes(made) > budget_bytes:
+            needed, target = stored_bytes(made), target - (stored_bytes(made) - budget_bytes)
+            try:
+                # Noise is drawn once: with it there is no second try.
+                smaller = fit_gathered(gathered, target) if self.privacy is None and target > 0 else None
+            except DataError:
+                smaller = None
+            if smaller is None:
+                fix = "Raise the budget (--budget-bytes), or record less."
+                raise DataError("budget", f"{budget_bytes} bytes", f"at least {needed}, for these records", fix)
+            made = publication(smaller, min_units=self.min_units, suppress=self.suppress)
+        return made
+
+
+def stored_bytes(recording: Recording) -> int:
+    """At most what the sidecar of these records takes."""
+    arrays = [array for taken in recording.records for array in taken.tensors.values()]
+    return sum(array.nbytes for array in arrays) + HEADER_BYTES * (len(arrays) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def make_plan(
     budget_bytes: int | None = None,
     classes: int | None = None,
     memory_limit: int | None = None,
+    exact: bool = False,
 ) -> tuple[RecordPlan, ...]:
     """The records that the presets ask of this graph, each once.
 
@@ -94,6 +95,7 @@ def make_plan(
         classes: number of classes, from which sizes are planned; None records over all units only.
         memory_limit: where the statistics would need more while they are gathered, the largest exact ones become
             sketches (:func:`dfmeta.records.budget.fit_memory`); None for no limit.
+        exact: say in the records of every ``second-moment`` that its products are float64.
 
     Raises:
         UnknownName: a preset, form, storage or layout that we do not have, or a site that the presets do not record.
@@ -110,6 +112,8 @@ def make_plan(
     for entry in _asked(graph, presets, rank, features):
         if entry.kind == "second-moment":
             entry = with_form(entry, form or "toeplitz", storage or "float32")
+            if exact:
+                entry = replace(entry, configuration={**entry.configuration, "exact": True})
         earlier = plans.get(entry.identity)
         if earlier is None or entry.by_class:
             plans[entry.identity] = entry

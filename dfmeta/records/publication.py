@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,7 +93,8 @@ def publication(
     total = int(gathered.units.sum())
     if total < min_units:
         raise DataError("records", f"{total} units", f"at least {min_units}", "Feed the recorder more data.")
-    hidden = _small_classes(gathered, min_units, suppress)
+    units = gathered.units.tolist()
+    hidden = () if gathered.classes is None else small_classes(units, min_units, suppress=suppress)
     published = total - int(gathered.units[list(hidden)].sum())
     pairs = zip(gathered.plan, gathered.accumulators, strict=True)
     records = [record for pair in pairs for record in _taken(gathered, *pair, hidden, min_units)]
@@ -137,23 +138,31 @@ def _require_classes(entry: RecordPlan, hidden: tuple[int, ...]) -> None:
             f"class {hidden[0]}",
             f"too few units in a {entry.kind!r} record at {entry.site.label!r}, which does not keep classes apart",
             "classes that are large enough, or none",
-            "Leave the units of this class out of the data and record again.",
+            "Leave the units of this class out of the data, or record without classes (--no-classes).",
         )
 
 
-def _small_classes(gathered: Gathered, min_units: int, suppress: bool) -> tuple[int, ...]:
-    if gathered.classes is None:
-        return ()
-    small = [row for row, units in enumerate(gathered.units.tolist()) if units < min_units]
+def small_classes(units: Sequence[int], min_units: int, *, suppress: bool) -> tuple[int, ...]:
+    """The classes that are too small to be published.
+
+    Args:
+        units: how many units each class has.
+        min_units: how many it needs.
+        suppress: they may be withheld.
+
+    Raises:
+        DataError: there are any and they may not be withheld; or no class is large enough.
+    """
+    small = [row for row, count in enumerate(units) if count < min_units]
     if small and not suppress:
         row = small[0]
         raise DataError(
             f"class {row}",
-            f"{int(gathered.units[row])} units",
+            f"{units[row]} units",
             f"at least {min_units}, since a statistic of few is close to publishing them",
             "Record more units (a higher --limit), leave the class out, record without classes (--no-classes), "
             "or withhold small classes (--suppress-small).",
         )
-    if len(small) == len(gathered.units):
+    if len(small) == len(units):
         raise DataError("records", "no class large enough", f"one with {min_units} units or more")
     return tuple(small)

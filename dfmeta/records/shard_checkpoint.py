@@ -43,6 +43,9 @@ class Saved:
     arrays: dict[str, np.ndarray]
 
 
+_FIX = "Give the model and options that it was started with, or remove the checkpoint and start again."
+
+
 class Checkpoint:
     """A folder in which the state of one pass over data is kept while it runs.
 
@@ -84,7 +87,7 @@ class Checkpoint:
                 except (DfmetaError, KeyError, TypeError, ValueError) as error:
                     failure = _damaged(path, error)
         for number, path, document in sorted(found, key=lambda each: -each[0]):
-            require_same(str(path), document.get("identity", {}), "what is asked now", self.identity)
+            require_same(str(path), document.get("identity", {}), "what is asked now", self.identity, _FIX)
             try:
                 saved = Saved(int(document["batch"]), str(document["last"]), read_arrays(path, document))
             except (DfmetaError, KeyError, TypeError, ValueError) as error:

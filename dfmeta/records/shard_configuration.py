@@ -19,6 +19,7 @@ _FIX = {
     "batch_size": "Record every part with the same --batch-size.",
     "classes": "Record every part with classes, or every part without (--no-classes).",
     "inputs": "Record every part with the same preprocessing.",
+    "exact": "Record every part with --exact, or every part without.",
 }
 
 
@@ -34,6 +35,7 @@ class Configuration(BaseModel):
         label_names: their names, where the data has any.
         batch_size: units in a batch: batches are the grains that are never cut.
         clip: what units were scaled down to while they were gathered; see :class:`dfmeta.records.Gathered`.
+        exact: whether float64 was used from the activations on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class Configuration(BaseModel):
     label_names: tuple[str, ...] | None
     batch_size: int = Field(ge=1)
     clip: float | dict[str, float] | None = None
+    exact: bool = False
 
     @property
     def words(self) -> dict[str, Any]:
@@ -63,7 +66,9 @@ def kind_versions(plan: Sequence[RecordPlan]) -> dict[str, int]:
     return {kind: int(KINDS.load(kind, "spec").VERSION) for kind in sorted({entry.kind for entry in plan})}
 
 
-def require_same(where: str, words: Mapping[str, Any], reference: str, expected: Mapping[str, Any]) -> None:
+def require_same(
+    where: str, words: Mapping[str, Any], reference: str, expected: Mapping[str, Any], fix: str | None = None
+) -> None:
     """Refuse a configuration that is not the expected one.
 
     Args:
@@ -71,6 +76,7 @@ def require_same(where: str, words: Mapping[str, Any], reference: str, expected:
         words: in JSON types.
         reference: whose the expected ones are.
         expected: the same of another.
+        fix: what to do; None for what makes parts alike.
 
     Raises:
         MergeError: naming the first member that differs, and both its values.
@@ -79,7 +85,7 @@ def require_same(where: str, words: Mapping[str, Any], reference: str, expected:
     if difference is None:
         return
     place, found, wanted = difference
-    fix = _FIX.get(place.partition(".")[0].partition("[")[0], "Record every part with the same options.")
+    fix = fix or _FIX.get(place.partition(".")[0].partition("[")[0], "Record every part with the same options.")
     raise MergeError(f"{where}, {place}", found, f"{wanted}, as in {reference}", fix)
 
 

@@ -234,8 +234,8 @@ def _published(path: Path) -> MergeError:
         reasons.append("noise was added to them")
     if privacy is not None and privacy.suppression != "none":
         reasons.append("small classes were suppressed")
-    elif truncated:
-        reasons.append(f"{' and '.join(sorted(truncated))} records were truncated")
+    if truncated and not reasons:
+        reasons.append(f"{' and '.join(sorted(truncated))} records were truncated or rounded")
     reasons = reasons or ["they were rounded, and do not say over which units they were taken"]
     return MergeError(
         str(path),

@@ -111,3 +111,14 @@ def test_a_group_keeps_one_pair_for_each_ten_units(data):
     np.testing.assert_array_equal(kept, [3, 2, 0, 0])
     total = filled("moments", samples, group, 4).tensors(made.count, 10)["var"].sum(1)
     np.testing.assert_allclose(tensors["eigenvalues"].sum(1) + tensors["residual_trace"], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [0, 5])
+def test_numbers_whose_squares_overflow_float32(positions):
+    generator = np.random.default_rng(0)
+    shape = (40, positions, 400) if positions else (40, 400)
+    samples = generator.normal(1e19, 1e18, shape).astype(np.float32)
+    made = KINDS.load("moments", "accumulate").Accumulator(400, 1, {})
+    made.update(torch.from_numpy(samples), torch.zeros(40, dtype=torch.int64))
+    rows = samples.reshape(-1, 400).astype(np.float64)
+    np.testing.assert_allclose(made.squares[0] / len(rows), rows.var(0), rtol=1e-6)

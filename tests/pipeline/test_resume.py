@@ -145,6 +145,7 @@ CHANGES = {
     "preprocessing": (Gathering(presets=HOW.presets, preprocessing=from_flags(1 / 128), batch_size=50), "scale: found"),
     "classes": (Gathering(HOW.presets, OPS, by_class=False, batch_size=50), "classes: found 10, expected null"),
     "limit": (Gathering(HOW.presets, OPS, batch_size=50, limit=1000), "units: found 1442, expected 1000"),
+    "exact": (Gathering(HOW.presets, OPS, batch_size=50, exact=True), "exact: found false, expected true"),
     "engine": (Gathering(HOW.presets, OPS, batch_size=50, engine="torch"), "engine.name: found"),
 }
 
@@ -168,7 +169,9 @@ def test_another_part_is_refused(digits_teacher, tmp_path):
 
 def test_the_checkpoint_of_another_model_is_refused(digits_teacher, linear, tmp_path):
     interrupted(linear((1, 8, 8), (10,)), tmp_path, after=100)
-    with pytest.raises(MergeError, match=r"graph_sha256: found .*as in what is asked now.*same model file"):
+    with pytest.raises(
+        MergeError, match=r"graph_sha256: found .*as in what is asked now.*model and options that it was started with"
+    ):
         resumed(digits_teacher, tmp_path)
 
 

@@ -150,8 +150,8 @@ def _over_positions(samples: Tensor, group: Tensor, count: Tensor) -> tuple[Tens
 def _repaired(
     samples: Tensor, group: Tensor, count: Tensor, raw: Tensor, mean: Tensor, squares: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Do those features again whose variance is small beside what it was the difference of."""
-    lost = (raw > CANCELLATION * squares).any(0).nonzero().flatten()
+    """Do those features again whose variance is small beside what it was the difference of, or that overflowed."""
+    lost = (~torch.isfinite(raw) | (raw > CANCELLATION * squares)).any(0).nonzero().flatten()
     if len(lost):
         mean[:, lost], squares[:, lost] = _exact(samples[..., lost].to(torch.float64), group, count)
     return mean, squares
