@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dfmeta.data import DataSource
-    from dfmeta.graph import Graph
-    from dfmeta.pipeline import Gathering, Published, ShardWritten
+    from dfmeta.pipeline import Published, ShardWritten
     from dfmeta.records import Features
     from dfmeta.schema import v1
 
@@ -114,9 +113,8 @@ def record(
     torchrun the processes share the data, and the first one writes.
     """
     distributed, own_rank = options.torchrun()
-    for option, given in (("--data", data), ("--out", out)):
-        if given is None and not plan:
-            raise typer.BadParameter("needed, unless --plan is given.", param_hint=repr(option))
+    if not plan:
+        _require({"--data": data, "--out": out})
     if out is not None and own_rank == 0:
         options.require_new(out)
     ops = options.preprocessing(scale, mean, std, pad, pad_value, resize, preprocessing)
@@ -166,20 +164,29 @@ def record(
             exact=exact,
             clip=publishing.clip_of(dp_clip),
         )
-        if plan or out is None or source is None:
-            _print_plan(graph, gathering, as_json=as_json)
-            return
-        if dp_rho is not None and shard is None:
-            about["privacy"] = pipeline.DifferentialPrivacy(dp_rho, gathering.clip, batch_size)
-        running = pipeline.Running(checkpoint, checkpoint_seconds, distributed, timeout, report)
         done: Published | ShardWritten
-        if shard is None:
-            said = {key: value for key, value in about.items() if key != "dp_rho"}
-            done = pipeline.record_with(graph, source, out, gathering, publishing.publishing(said), running)
-        else:
+        running = pipeline.Running(checkpoint, checkpoint_seconds, distributed, timeout, report)
+        if plan or out is None or source is None:
+            planned = pipeline.plan_facts(graph, gathering)
+        elif shard is not None:
             done = pipeline.record_shard(graph, source, out, name=shard, gathering=gathering, part=cut, running=running)
+        else:
+            said = {key: value for key, value in about.items() if key != "dp_rho"}
+            if dp_rho is not None:
+                said["privacy"] = pipeline.DifferentialPrivacy(dp_rho, gathering.clip, batch_size)
+            done = pipeline.record_with(graph, source, out, gathering, publishing.publishing(said), running)
     if own_rank == 0:
-        _print(done, ops, as_json=as_json)
+        # Not before the progress display has gone, which turns all that is printed to stderr.
+        if plan:
+            _print_plan(planned, as_json=as_json)
+        else:
+            _print(done, ops, as_json=as_json)
+
+
+def _require(given: dict[str, object]) -> None:
+    for option, value in given.items():
+        if value is None:
+            raise typer.BadParameter("needed, unless --plan is given.", param_hint=repr(option))
 
 
 def _example(model: str, source: DataSource, ops: list[v1.Op]) -> np.ndarray | None:
@@ -196,11 +203,9 @@ def _example(model: str, source: DataSource, ops: list[v1.Op]) -> np.ndarray | N
     return preprocess(first, ops) if source.raw else first
 
 
-def _print_plan(graph: Graph, gathering: Gathering, *, as_json: bool) -> None:
-    from dfmeta import pipeline
+def _print_plan(facts: dict[str, Any], *, as_json: bool) -> None:
     from dfmeta.report import plan_tables
 
-    facts = pipeline.plan_facts(graph, gathering)
     output.result(facts, plan_tables(facts), as_json=as_json)
 
 
