@@ -11,6 +11,8 @@
     ├─ UnknownName (LookupError)     2           no such kind, preset, method, student, target, ...
     ├─ MergeError                    2           records that may not be merged
     ├─ StepError                     1           a compression or synthesis step could not do its work
+    │  ├─ Diverged                   1           training whose loss is no longer finite
+    │  └─ MethodInput                2           a method without what it needs, or given what it cannot use
     ├─ ExportError                   1           the exported graph does not agree with its source
     ├─ OutputExists                  2           we never overwrite what is already there
     └─ MissingExtra (ImportError)    3           an optional dependency is not installed
@@ -155,6 +157,24 @@ class StepError(DfmetaError):
     """A compression or synthesis step that could not do its work."""
 
 
+class Diverged(StepError):
+    """Training whose loss is no longer finite; the network holds the last weights known to be good.
+
+    Attributes:
+        step: the step that failed, from 1; 0 where it is not known.
+        kept: after how many steps the weights were kept; 0 when none were.
+    """
+
+    step = 0
+    kept = 0
+
+
+class MethodInput(StepError):
+    """A synthesis method that is not given the student or the data that it needs, or given what it cannot use."""
+
+    exit_code = 2
+
+
 class ExportError(DfmetaError):
     """An exported graph that does not agree with its source."""
 
@@ -164,13 +184,13 @@ class OutputExists(DfmetaError):
 
     exit_code = 2
 
-    def __init__(self, path: object) -> None:
-        super().__init__(
-            str(path),
-            "something already there",
-            "a path that does not exist yet",
-            "Choose another output path, or move the old one away.",
-        )
+    def __init__(
+        self,
+        path: object,
+        found: str = "something already there",
+        fix: str = "Choose another output path, or move the old one away.",
+    ) -> None:
+        super().__init__(str(path), found, "a path that does not exist yet", fix)
 
 
 class MissingExtra(DfmetaError, ImportError):

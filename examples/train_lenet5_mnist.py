@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfmeta.bundle import write_file
-from dfmeta.compress.distill import shift
+from dfmeta.compress.augment import shift
 from dfmeta.data import feed, from_flags, open_data
 from dfmeta.graph.export_torch import export_module
 from dfmeta.schema import v1

@@ -18,23 +18,33 @@ def distill(
     bundle: options.BundleFolder,
     student: options.Student,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
-    method: options.Method = "matched-generator",
+    method: options.Method = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="PATH[:SPLIT]",
-            help="Train on these inputs instead: from reconstruct, or real ones to compare.",
+            help="Train on these inputs: from reconstruct, or real ones to compare (method data, or alternative).",
         ),
     ] = None,
     seed: options.Seed = 0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")] = 4000,
-    batch: Annotated[int, typer.Option(metavar="N", min=2, help="Inputs in a step.")] = 256,
-    lr: Annotated[float, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate.")] = 4e-3,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps (4000).")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", min=2, help="Inputs in a step (256).")] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate (0.004).")
+    ] = None,
     shift: Annotated[
-        float,
-        typer.Option(metavar="X", min=0.0, max=0.5, help="Move images by up to this share of their size."),
-    ] = 0.03,
+        float | None,
+        typer.Option(metavar="X", min=0.0, max=0.5, help="Move images by up to this share of their size (0.03)."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="X", min=1.0, help="Let training take no longer than this.")
+    ] = None,
     settings: options.Settings = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option("--train", metavar="KEY=VALUE", help="Another setting of the training: loss=kl, ema=0.99, ..."),
+    ] = None,
+    device: options.Device = "cpu",
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Export with a free batch axis, not batch 1.")
     ] = False,
@@ -42,17 +52,20 @@ def distill(
 ) -> None:
     """Train a small student without data and export it as ONNX.
 
-    Its inputs are made from the bundle's records, its answers are the teacher's. Example:
+    Its inputs are made from the bundle's records, its answers are the teacher's. Methods of a paper bring the paper's
+    training; what is given here goes before it. Example:
 
         dfmeta distill release --student lenet5-half --out student.onnx
     """
     options.require_new(out, ".onnx")
-    chosen = options.settings(settings)
+    chosen, given = options.settings(settings), options.settings(train, "--train")
+    short = {"steps": steps, "batch": batch, "lr": lr, "shift": shift, "seconds": seconds}
+    given |= {name: str(value) for name, value in short.items() if value is not None}
     options.find_own_code(student)
     with progress.shown() as report:
         from dfmeta import pipeline
-        from dfmeta.compress.distill import Config
 
+        config = pipeline.training_config(pipeline.method_name(method, data), given)
         done = pipeline.distill(
             bundle,
             out,
@@ -60,8 +73,9 @@ def distill(
             method=method,
             data=data,
             seed=seed,
-            config=Config(steps=steps, batch=batch, lr=lr, shift=shift),
+            config=config,
             settings=chosen,
+            device=device,
             dynamic_batch=dynamic_batch,
             progress=report,
         )

@@ -32,19 +32,24 @@ BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Units in a for
 Data = Annotated[str, typer.Option(metavar="PATH[:SPLIT]", help=_DATA)]
 DataOrNone = Annotated[str | None, typer.Option(metavar="PATH[:SPLIT]", help=_DATA)]
 Method = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME",
         help=f"How inputs are made: {', '.join(SYNTHESIS.names())} (or NAME:VARIANT where it has any).",
     ),
 ]
+Device = Annotated[str, typer.Option(metavar="NAME", help="What does the work: cpu, cuda, cuda:1, mps.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be given many times."),
 ]
 Student = Annotated[
     str,
-    typer.Option(metavar="NAME", help=f"What to train: {', '.join(STUDENTS.names())}, or module:callable of your own."),
+    typer.Option(
+        metavar="NAME",
+        help=f"What to train: {', '.join(STUDENTS.names())} (NAME:VARIANT where it is made from the teacher, such as "
+        "scaled:0.5), or module:callable of your own.",
+    ),
 ]
 
 Scale = Annotated[str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")]

@@ -13,10 +13,19 @@ from dfmeta.cli import options, output, progress
 def reconstruct(
     bundle: options.BundleFolder,
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="File to write: x, and labels y.")],
-    method: options.Method = "matched-generator",
+    method: options.Method = None,
     count: Annotated[int, typer.Option(metavar="N", min=1, help="How many inputs to make.")] = 1000,
     seed: options.Seed = 0,
     settings: options.Settings = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.onnx",
+            help="For a method that learns from a student: a trained one, or one to train beside it.",
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="PATH[:SPLIT]", help="For a method that draws from data.")] = None,
+    device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
     """Make inputs from a bundle's records, without any data.
@@ -27,12 +36,24 @@ def reconstruct(
     """
     options.require_new(out, ".safetensors")
     chosen = options.settings(settings)
+    if student is not None and not student.endswith(".onnx"):
+        options.find_own_code(student)
     with progress.shown() as report:
         from dfmeta import pipeline
         from dfmeta.report import facts_table, integer, size
 
+        method = pipeline.method_name(method, data)
         path = pipeline.reconstruct(
-            bundle, out, method=method, count=count, seed=seed, settings=chosen, progress=report
+            bundle,
+            out,
+            method=method,
+            count=count,
+            seed=seed,
+            settings=chosen,
+            student=student,
+            data=data,
+            device=device,
+            progress=report,
         )
     bytes_written = path.stat().st_size
     facts = {"path": path, "method": method, "count": count, "seed": seed, "settings": chosen}

@@ -1,24 +1,33 @@
 """`distill`: train a student on inputs that come from anywhere, against the teacher's own outputs.
 
-Mean squared error between logits: Kim et al., "Comparing Kullback-Leibler divergence and mean squared error loss
-in knowledge distillation", IJCAI 2021, sec. 3, find it the limit of soft targets as the temperature grows, and
-better. Every input, shifted ones too, is labelled by the teacher, so that augmentation cannot mislabel. The
+Mean squared error between logits is the default: Kim et al., "Comparing Kullback-Leibler divergence and mean squared
+error loss in knowledge distillation", IJCAI 2021, sec. 3, find it the limit of soft targets as the temperature grows,
+and better. Every input, shifted ones too, is labelled by the teacher, so that augmentation cannot mislabel. The
 student of the last step is the result: there is no data to choose a better one with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfmeta.errors import StepError
+from dfmeta.compress.augment import augmented
+from dfmeta.compress._optimizer import Schedule, make_optimizer
+from dfmeta.errors import DataError, Diverged, StepError, UnknownName
 
 Source = Callable[[int], Tensor]
 Progress = Callable[[str, int, int, float], None]
+Watch = Callable[[int, float, nn.Module], None]
+
+KEEP_EVERY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +37,74 @@ class Config:
     Attributes:
         steps: optimisation steps; the last one is the result.
         batch: inputs in a step.
-        lr: peak of the one-cycle schedule (Adam).
+        lr: peak of the learning rate.
         shift: images are moved by up to this share of their height and width, edges repeated cyclically.
+        flip: whether each image is mirrored with probability one half.
+        loss: ``mse`` between logits; ``l1`` between logits; ``kl`` between softened probabilities, times the square of
+            the temperature (Hinton et al., arXiv:1503.02531, sec. 2).
+        temperature: of ``kl``.
+        optimizer: ``adam``, or ``sgd`` with momentum 0.9 and ``weight_decay``.
+        weight_decay: of ``sgd``.
+        schedule: ``one-cycle``, ``cosine`` from the peak to 0, or ``constant``.
+        ema: decay of the average of the weights that becomes the result; 0 takes the weights of the last step.
+        seconds: wall-clock limit; the schedule then runs its course in that time or in ``steps``, whichever ends first.
     """
 
     steps: int = 4000
     batch: int = 256
     lr: float = 4e-3
     shift: float = 0.03
+    flip: bool = False
+    loss: Literal["mse", "l1", "kl"] = "mse"
+    temperature: float = 1.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    ema: float = 0.0
+    seconds: float | None = None
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    name: get_args(hint) for name, hint in get_type_hints(Config).items() if get_origin(hint) is Literal
+}
+_FROM_ZERO = ("shift", "weight_decay", "ema")
+_LIMITS = {"shift": 1.0, "ema": 1.0}
+
+
+def configured(config: Config, given: Mapping[str, str]) -> Config:
+    """``config`` with some fields given as text.
+
+    Raises:
+        UnknownName: no such field, or no such choice.
+        DataError: text that is no number of the field's type, or one outside its range.
+    """
+    values = {name: _value(name, text) for name, text in given.items()}
+    return replace(config, **values)
+
+
+def _value(name: str, text: str) -> Any:
+    known = {entry.name: entry.default for entry in fields(Config)}
+    if name not in known:
+        raise UnknownName("setting of the training", name, known)
+    if name in _CHOICES:
+        if text not in _CHOICES[name]:
+            raise UnknownName(f"{name} of the training", text, _CHOICES[name])
+        return text
+    where = f"training, {name}"
+    if isinstance(known[name], bool):
+        if text not in ("true", "false"):
+            raise DataError(where, repr(text), "true or false")
+        return text == "true"
+    number = int if isinstance(known[name], int) else float
+    try:
+        value = number(text)
+    except ValueError as error:
+        raise DataError(where, repr(text), f"a number ({number.__name__})") from error
+    least = "0 or more" if name in _FROM_ZERO else "above 0"
+    most = _LIMITS.get(name, math.inf)
+    if not 0 <= value < most or (value == 0 and name not in _FROM_ZERO):
+        raise DataError(where, text, f"a number {least}, below {most:g}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +112,7 @@ class Distilled:
     """What training left.
 
     Attributes:
-        loss: mean squared error of the last step, in units of the teacher's logit variance.
+        loss: that of the last step: of ``mse``, in units of the teacher's logit variance.
         steps: how many steps were taken.
     """
 
@@ -58,6 +127,7 @@ def distill(
     config: Config,
     generator: torch.Generator,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Distilled:
     """Train ``student`` in place.
 
@@ -66,45 +136,96 @@ def distill(
         teacher: inputs ``[n, ...]`` to logits ``[n, classes]``.
         source: how many inputs to give, to ``[n, ...]`` inputs.
         config: settings.
-        generator: source of the shifts.
+        generator: source of shifts and flips.
         progress: called with stage, steps done, steps in all, and loss.
+        watch: called after each step with the steps done, the seconds passed and the student, which it must leave as
+            it was.
 
     Raises:
-        StepError: the student does not fit the input or the output, or the loss is no longer finite.
+        Diverged: the loss is no longer finite.
+        StepError: the student does not fit the input or the output.
     """
     if config.steps < 1 or config.batch < 1:
         raise StepError("distill", f"{config.steps} steps of {config.batch}", "at least one of each")
-    optimizer = torch.optim.Adam(student.parameters(), lr=config.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps + 1)
+    optimizer = make_optimizer(student, config.optimizer, config.lr, config.weight_decay)
+    schedule = Schedule(optimizer, config.schedule, config.lr, config.steps, config.seconds)
+    kept = _Kept(student, config.ema)
+    started, loss, step = time.monotonic(), 0.0, 0
     student.train()
-    loss = 0.0
-    for step in range(config.steps):
-        inputs = shift(source(config.batch), config.shift, generator)
+    while not schedule.finished(step):
+        schedule.set(step)
+        inputs = augmented(source(config.batch), config.shift, config.flip, generator)
         with torch.no_grad():
             wanted = teacher(inputs)
-        error = F.mse_loss(_forward(student, inputs, wanted), wanted) / wanted.var().clamp(min=1e-12)
+        error = _loss(_forward(student, inputs, wanted), wanted, config)
+        loss = float(error.detach())
+        if not bool(torch.isfinite(error.detach())):
+            raise _diverged(step + 1, kept.restore(), loss)
+        kept.keep(step)
         optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
-        loss = float(error.detach())
-        if not torch.isfinite(error.detach()):
-            raise StepError(f"distill, step {step + 1}", "a loss that is not finite", "a number", "Lower lr.")
+        step += 1
+        kept.average()
         if progress is not None:
-            progress("distill", step + 1, config.steps, loss)
+            progress("distill", step, config.steps, loss)
+        if watch is not None:
+            watch(step, time.monotonic() - started, student)
+    kept.finish()
     student.eval()
-    return Distilled(loss, config.steps)
+    return Distilled(loss, step)
 
 
-def shift(inputs: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Move a batch of ``[n, c, h, w]`` images as one, by whole pixels; anything else is returned unchanged."""
-    if inputs.dim() != 4:
-        return inputs
-    reach = [round(share * size) for size in inputs.shape[2:]]
-    if not any(reach):
-        return inputs
-    moves = [int(torch.randint(-most, most + 1, (), generator=generator)) for most in reach]
-    return torch.roll(inputs, moves, (2, 3))
+def _diverged(step: int, kept: int, loss: float) -> Diverged:
+    error = Diverged(f"distill, step {step}", f"a loss of {loss}", "a finite number", "Lower the learning rate (--lr).")
+    error.step, error.kept = step, kept
+    return error
+
+
+def _loss(logits: Tensor, wanted: Tensor, config: Config) -> Tensor:
+    if config.loss == "l1":
+        return F.l1_loss(logits, wanted)
+    if config.loss == "kl":
+        ours, theirs = (F.log_softmax(values / config.temperature, 1) for values in (logits, wanted))
+        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * config.temperature**2
+    return F.mse_loss(logits, wanted) / wanted.var().clamp(min=1e-12)
+
+
+class _Kept:
+    """The last weights whose loss was finite, and the running average of all weights where one is wanted."""
+
+    def __init__(self, student: nn.Module, decay: float) -> None:
+        self._student, self._decay = student, decay
+        self._good: tuple[int, dict[str, Tensor]] | None = None
+        self._mean = {name: p.detach().clone() for name, p in student.named_parameters()} if decay else {}
+        self._taken = 0
+
+    def keep(self, step: int) -> None:
+        """Remember the weights after ``step`` steps, now and then."""
+        if step and step % KEEP_EVERY == 0:
+            self._good = step, copy.deepcopy(self._student.state_dict())
+
+    def restore(self) -> int:
+        """Put the last good weights back; the step they are of, 0 without any."""
+        if self._good is None:
+            return 0
+        self._student.load_state_dict(self._good[1])
+        self._student.eval()
+        return self._good[0]
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Take the present weights into the mean; early on over few steps, so that the first weights are forgotten."""
+        self._taken += 1
+        decay = min(self._decay, self._taken / (self._taken + 10))
+        for name, parameter in self._student.named_parameters() if self._mean else ():
+            self._mean[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """The mean becomes the student's weights."""
+        for name, parameter in self._student.named_parameters() if self._mean else ():
+            parameter.copy_(self._mean[name])
 
 
 def _forward(student: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dfmeta.data.columns import check_labels
 from dfmeta.data.feed import feed
+from dfmeta.data.fitting import fitted_input
 from dfmeta.data.flags import describe, from_flags
 from dfmeta.data.preprocessing import input_bounds, preprocess
 from dfmeta.data.sources import Batch, DataSource, open_data
@@ -14,6 +15,7 @@ __all__ = [
     "check_labels",
     "describe",
     "feed",
+    "fitted_input",
     "from_flags",
     "input_bounds",
     "open_data",

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os.path
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dfmeta import __version__, students, synthesis
-from dfmeta.bundle import Bundle, write_file, write_safetensors
+from dfmeta import __version__, synthesis
+from dfmeta.bundle import write_file, write_safetensors
 from dfmeta.compress import distill as distillation
-from dfmeta.data import feed, open_data
-from dfmeta.errors import DataError, IntegrityError, OutputExists, SchemaError
+from dfmeta.errors import DataError, Diverged, MethodInput, OutputExists
 from dfmeta.export import export_student
 from dfmeta.graph import Costs, Graph, costs
-from dfmeta.pipeline.fit import fit_problems
+from dfmeta.pipeline import synthesising
 from dfmeta.pipeline.inputs import make_task
-from dfmeta.records import check_probe
-from dfmeta.synthesis import Synthesis, Task
+from dfmeta.pipeline.opening import Opened, open_release
+from dfmeta.synthesis import Task
 
 Progress = Callable[[str, int, int, float], None]
 DEFAULT_METHOD = "matched-generator"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A bundle that has been opened, gated and proven by its probe.
-
-    Attributes:
-        bundle: the bundle.
-        graph: its teacher.
-    """
-
-    bundle: Bundle
-    graph: Graph
-
-
-def open_release(path: str | Path) -> Opened:
-    """Open a bundle for use: verified manifest and graph, safe to run, and the graph that was recorded.
-
-    Raises:
-        BundleError: an unreadable bundle, or bytes that are not what the manifest pins.
-        GraphError: a graph that the gate refuses.
-        SchemaError: a manifest that breaks the format, or speaks of another graph.
-        IntegrityError: the probe does not give what the manifest says.
-    """
-    bundle = Bundle.open(path)
-    graph = Graph.from_bytes(bundle.graph_bytes(), f"{path}: graph")
-    misfits = fit_problems(bundle.manifest, graph)
-    if misfits:
-        raise SchemaError(str(path), misfits)
-    problems = check_probe(graph, bundle)
-    if problems:
-        first = problems[0]
-        raise IntegrityError(f"{path}, {first.where}", first.found, first.expected, first.fix)
-    return Opened(bundle, graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +37,7 @@ class Distilled:
         method: where its inputs came from.
         seed: of everything.
         steps: training steps.
-        loss: of the last step, mean squared logit error in units of the teacher's logit variance.
+        loss: of the last step; of the default loss, in units of the teacher's logit variance.
         agreement: percent of synthetic inputs on which student and teacher name the same class.
         costs: parameters, MACs and bytes of the student.
         teacher_costs: the same of the teacher.
@@ -95,10 +60,13 @@ def reconstruct(
     bundle: str | Path,
     out: str | Path,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     count: int = 1000,
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
+    student: str | None = None,
+    data: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Path:
     """Make synthetic inputs from a bundle and write them as ``.safetensors`` with ``x`` and ``y``.
@@ -106,43 +74,73 @@ def reconstruct(
     Args:
         bundle: its folder.
         out: file to write; must not exist.
-        method: one of :func:`dfmeta.synthesis.names`.
+        method: one of :func:`dfmeta.synthesis.names`; by default ``data`` where there is data, else
+            :data:`DEFAULT_METHOD`.
         count: how many inputs.
         seed: of everything.
         settings: fields of the method's ``Config`` as text.
+        student: for a method that learns from one: the ONNX file of a trained student, or the name of a student that
+            is then trained beside it, with the method's own schedule.
+        data: what ``--data`` takes, for a method that draws from data.
+        device: torch's name of the device that does the work.
         progress: called with stage, steps done, steps in all, and loss.
     """
     if os.path.lexists(out):
         raise OutputExists(out)
     if count < 1:
         raise DataError("--count", str(count), "1 or more")
-    inputs, labels = synthesise(open_release(bundle), method, count, seed, settings, progress)
-    tensors = {"x": inputs.numpy(), "y": labels.numpy()}
+    opened = open_release(bundle)
+    inputs, labels = synthesise(
+        opened, method, count, seed, settings, progress, student=student, data=data, device=device
+    )
+    tensors = {"x": inputs.cpu().numpy(), "y": labels.cpu().numpy()}
     write_file(out, write_safetensors(tensors, {"dfmeta": "synthetic"}))
     return Path(out)
 
 
 def synthesise(
     opened: Opened,
-    method: str,
+    method: str | None,
     count: int,
     seed: int,
     settings: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    *,
+    student: str | None = None,
+    data: str | None = None,
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """``[count, ...]`` inputs and ``[count]`` labels, in memory."""
-    task = make_task(opened.bundle, opened.graph, seed)
-    made = synthesis.build(method, task, settings)
-    prepare(made, progress)
+    """``[count, ...]`` inputs and ``[count]`` labels, in memory; arguments as of :func:`reconstruct`."""
+    method = method_name(method, data)
+    task = make_task(opened.bundle, opened.graph, seed, device)
+    network, alone = None, True
+    if student is not None:
+        if "student" not in synthesis.uses(method):
+            raise MethodInput(f"method {method!r}", "--student", "none", "It does not look at any student.")
+        alone = student.endswith(".onnx")
+        network = (
+            synthesising.trained_student(student, task)
+            if alone
+            else synthesising.new_student(student, opened, task, seed)
+        )
+    made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)
+    if alone or network is None:
+        synthesising.prepare(made, progress)
+    else:
+        draw, teach = synthesising.source(made, progress), synthesising.answers(made, task)
+        distillation.distill(network, teach, draw, training_config(method), task.generator, progress)
     return made.sample(count)
 
 
-def prepare(made: Synthesis, progress: Progress | None) -> None:
-    """Run a method's optimisation to its end."""
-    for step in range(made.steps):
-        loss = made.advance()
-        if progress is not None:
-            progress("synthesise", step + 1, made.steps, loss)
+def training_config(method: str, given: Mapping[str, str] | None = None) -> distillation.Config:
+    """The training's settings: the defaults, then those of the method's paper, then ``given``, as text.
+
+    Raises:
+        UnknownName: no such method or setting.
+        DataError: text that is no value of the setting.
+    """
+    config = dataclasses.replace(distillation.Config(), **synthesis.training(method))
+    return distillation.configured(config, given or {})
 
 
 def distill(
@@ -150,28 +148,36 @@ def distill(
     out: str | Path,
     *,
     student: str,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     data: str | None = None,
     seed: int = 0,
     config: distillation.Config | None = None,
     settings: Mapping[str, str] | None = None,
+    device: str = "cpu",
     dynamic_batch: bool = False,
     progress: Progress | None = None,
+    watch: distillation.Watch | None = None,
 ) -> Distilled:
     """Train a student on inputs made from the records and export it as ONNX, or write nothing.
+
+    Where the loss stops being finite, the last student that was good is written beside ``out``, as
+    ``<name>.last-good.onnx``, and the error says so.
 
     Args:
         bundle: its folder; the only thing about the data that is looked at, unless ``data`` is given.
         out: ONNX file to write; must not exist.
         student: name of a student, or ``module:callable``.
-        method: one of :func:`dfmeta.synthesis.names`.
+        method: one of :func:`dfmeta.synthesis.names`; by default ``data`` where there is data, else
+            :data:`DEFAULT_METHOD`.
         data: train on these inputs instead (what ``--data`` takes): synthetic ones kept by
             :func:`reconstruct`, or real ones for comparison.
         seed: of everything.
-        config: settings of the training.
+        config: settings of the training; by default :func:`training_config` of the method.
         settings: fields of the method's ``Config`` as text.
+        device: torch's name of the device that does the work.
         dynamic_batch: export with a free batch axis instead of batch 1.
         progress: called with stage, steps done, steps in all, and loss.
+        watch: called during the training, see :func:`dfmeta.compress.distill.distill`.
 
     Raises:
         OutputExists: ``out`` is taken.
@@ -179,21 +185,13 @@ def distill(
     """
     if os.path.lexists(out):
         raise OutputExists(out)
+    method = method_name(method, data)
+    config = config or training_config(method)
     opened = open_release(bundle)
-    config = config or distillation.Config()
-    task = make_task(opened.bundle, opened.graph, seed)
-    network = students.build(student, task.item_shape, task.classes, seed)
-    source: Callable[[int], Tensor]
-    if data is None:
-        made = synthesis.build(method, task, settings)
-        prepare(made, progress)
-        source = lambda count: made.sample(count)[0]  # noqa: E731 - one source of two
-    else:
-        method, source = "data", _draw(data, opened, task)
-    done = distillation.distill(network, task.teacher, source, config, task.generator, progress)
-    sample = source(1000)
-    with torch.no_grad():
-        agreement = (network(sample).argmax(1) == task.teacher(sample).argmax(1)).float().mean().item() * 100
+    task = make_task(opened.bundle, opened.graph, seed, device)
+    network = synthesising.new_student(student, opened, task, seed)
+    made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)
+    draw, teach = synthesising.source(made, progress), synthesising.answers(made, task)
     recipe = {
         "student": student,
         "method": method,
@@ -201,18 +199,14 @@ def distill(
         "distill": asdict(config),
         "settings": dict(settings or {}),
     }
-    raw = export_student(
-        network,
-        opened.bundle.manifest.model.inputs[0],
-        task.output_name,
-        provenance={
-            "dfmeta.source_manifest_sha256": opened.bundle.identity,
-            "dfmeta.source_bundle_id": opened.bundle.manifest.bundle.id,
-            "dfmeta.recipe": json.dumps(recipe, sort_keys=True),
-            "dfmeta.tool": f"dfmeta {__version__}",
-        },
-        dynamic_batch=dynamic_batch,
-    )
+    try:
+        done = distillation.distill(network, teach, draw, config, task.generator, progress, watch)
+    except Diverged as error:
+        raise _kept(error, out, lambda: _export(network, opened, task, recipe, dynamic_batch)) from error
+    sample = draw(1000)
+    with torch.no_grad():
+        agreement = (network(sample).argmax(1) == task.logits(sample).argmax(1)).float().mean().item() * 100
+    raw = _export(network, opened, task, recipe, dynamic_batch)
     exported = Graph.from_bytes(raw, str(out))
     write_file(out, raw)
     return Distilled(
@@ -229,12 +223,36 @@ def distill(
     )
 
 
-def _draw(data: str, opened: Opened, task: Task) -> Callable[[int], Tensor]:
-    source = open_data(data)
-    batches = [b.inputs[task.input_name] for b in feed(source, opened.bundle.manifest.model.inputs, 1024)]
-    inputs = torch.from_numpy(np.concatenate(batches))
+def method_name(method: str | None, data: str | None) -> str:
+    """The method that is meant where none may be given: ``data`` where there is data, else the default."""
+    return method or ("data" if data is not None else DEFAULT_METHOD)
 
-    def draw(count: int) -> Tensor:
-        return inputs[torch.randint(len(inputs), (count,), generator=task.generator)]
 
-    return draw
+def _export(network: nn.Module, opened: Opened, task: Task, recipe: Mapping[str, object], dynamic_batch: bool) -> bytes:
+    return export_student(
+        network.cpu().eval(),
+        opened.bundle.manifest.model.inputs[0],
+        task.output_name,
+        provenance={
+            "dfmeta.source_manifest_sha256": opened.bundle.identity,
+            "dfmeta.source_bundle_id": opened.bundle.manifest.bundle.id,
+            "dfmeta.recipe": json.dumps(recipe, sort_keys=True),
+            "dfmeta.tool": f"dfmeta {__version__}",
+        },
+        dynamic_batch=dynamic_batch,
+    )
+
+
+def _kept(error: Diverged, out: str | Path, export: Callable[[], bytes]) -> Diverged:
+    """The same error with a word on the last good student, which is written now."""
+    if not error.kept:
+        return error
+    beside = Path(out).with_suffix(".last-good.onnx")
+    if os.path.lexists(beside):
+        fix = f"{error.fix} The student of step {error.kept} was not kept: {beside} is there already."
+    else:
+        write_file(beside, export())
+        fix = f"{error.fix} The student of step {error.kept} was kept as {beside}."
+    told = Diverged(error.where, error.found, error.expected, fix)
+    told.step, told.kept = error.step, error.kept
+    return told

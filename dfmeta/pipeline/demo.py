@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfmeta.compress.distill import shift
+from dfmeta.compress.augment import shift
 from dfmeta.data import feed, from_flags, open_data
 from dfmeta.errors import MissingExtra, OutputExists, StepError
 from dfmeta.graph import Graph

@@ -66,11 +66,17 @@ def class_count(graph: Graph) -> int:
     return size
 
 
-def make_task(bundle: Bundle, graph: Graph, seed: int) -> Task:
+def make_task(bundle: Bundle, graph: Graph, seed: int, device: str = "cpu") -> Task:
     """Everything a synthesis method may use, from nothing but a bundle.
 
+    Args:
+        bundle: the release.
+        graph: its teacher.
+        seed: of everything.
+        device: torch's name of the device that does the work.
+
     Raises:
-        StepError: a model with several inputs, or one whose sizes are not all fixed but for the batch.
+        StepError: a model with several inputs, or one whose sizes are not all fixed but for the batch; no such device.
         GraphError: a graph that is no classifier.
     """
     inputs = bundle.manifest.model.inputs
@@ -82,14 +88,28 @@ def make_task(bundle: Bundle, graph: Graph, seed: int) -> Task:
     if len(sizes) != len(entry.shape) - 1:
         raise StepError(f"input {entry.name!r}", f"shape {entry.shape}", "fixed sizes for every axis but the batch")
     low, high = input_range(entry)
+    place = _device(device)
     return Task(
-        teacher=TorchGraph(graph).eval(),
-        records=PublishedRecords.read(bundle),
+        teacher=TorchGraph(graph).eval().to(place),
+        records=PublishedRecords.read(bundle).to(place),
         input_name=entry.name,
         item_shape=sizes,
-        low=torch.from_numpy(low),
-        high=torch.from_numpy(high),
+        low=torch.from_numpy(low).to(place),
+        high=torch.from_numpy(high).to(place),
         output_name=graph.outputs[0].name,
         classes=classes,
         generator=torch.Generator().manual_seed(seed),
+        device=place,
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        place = torch.device(name)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise StepError(
+            f"device {name!r}", text, "a device of this machine", "Use cpu, or install a torch build for it."
+        ) from error
+    return place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, cast
@@ -126,6 +126,14 @@ class PublishedRecords:
         if problems:
             raise SchemaError(str(bundle.path), problems)
         return cls(tuple(statistics), tuple(skipped))
+
+    def to(self, device: torch.device) -> PublishedRecords:
+        """The same records with their tensors on another device."""
+        moved = [
+            replace(entry, tensors={name: tensor.to(device) for name, tensor in entry.tensors.items()})
+            for entry in self.statistics
+        ]
+        return PublishedRecords(tuple(moved), self.skipped)
 
     def __iter__(self) -> Iterator[Statistic]:
         return iter(self.statistics)

@@ -1,6 +1,8 @@
 """The students floor: small networks that learn from a teacher, one file each.
 
-The file name is the student's name (``_`` in the file, ``-`` in the name), so a new student is one new file.
+The file name is the student's name (``_`` in the file, ``-`` in the name), so a new student is one new file:
+its ``build(input_shape, classes, generator)`` makes a fresh network, or its ``derive(origin, variant, generator)`` one
+from the teacher itself, for a name with a variant such as ``scaled:0.5``.
 A consumer's own network is named on the command line as ``module:callable``; a name found in a bundle is only
 ever looked up in the catalogue.
 """
@@ -17,8 +19,9 @@ from torch import nn
 
 from dfmeta._catalog import STUDENTS
 from dfmeta.errors import StepError
+from dfmeta.students._origin import Origin
 
-__all__ = ["build", "names"]
+__all__ = ["Origin", "build", "derived", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -26,15 +29,17 @@ def names() -> tuple[str, ...]:
     return STUDENTS.names()
 
 
-def build(spec: str, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+def build(spec: str, input_shape: tuple[int, ...], classes: int, seed: int, origin: Origin | None = None) -> nn.Module:
     """Build one student and check that it takes the input and gives one value for each class.
 
     Args:
-        spec: a name of :func:`names`, or ``module:callable`` for the consumer's own code, which is imported
-            and called as ``callable(input_shape, classes)``. Pass no spec that was read from a bundle.
+        spec: a name of :func:`names`, with its variant where it is derived from the teacher (``scaled:0.5``), or
+            ``module:callable`` for the consumer's own code, which is imported and called as ``callable(input_shape,
+            classes)``. Pass no spec that was read from a bundle.
         input_shape: one input without the batch axis, such as ``(1, 32, 32)``.
         classes: length of the output, 1 or more.
         seed: all random numbers of the initial weights come from it; the global generator is left as it was.
+        origin: the teacher and its records, for derived students.
 
     Returns:
         A module that maps ``[n, *input_shape] float32`` to ``[n, classes]``.
@@ -50,16 +55,28 @@ def build(spec: str, input_shape: tuple[int, ...], classes: int, seed: int) -> n
     where = f"student {spec!r}"
     make: Callable[..., object]
     arguments: tuple[object, ...]
-    if ":" in spec:
-        module_name, _, attribute = spec.partition(":")
+    generator = torch.Generator().manual_seed(seed)
+    module_name, _, attribute = spec.partition(":")
+    if derived(spec):
+        if origin is None:
+            raise StepError(where, "no teacher", "the graph that it is derived from", "Give a bundle.")
+        make = _callable(STUDENTS.load(module_name), "derive", where)
+        arguments = (origin, attribute, generator)
+    elif ":" in spec:
         make = _callable(_import(module_name, where), attribute, where)
         arguments = (input_shape, classes)
     else:
         make = _callable(STUDENTS.load(spec), "build", where)
-        arguments = (input_shape, classes, torch.Generator().manual_seed(seed))
+        arguments = (input_shape, classes, generator)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return _checked(_call(make, arguments, where), input_shape, classes, where)
+
+
+def derived(spec: str) -> bool:
+    """Whether a student is made from the teacher: its name is in the catalogue and has a variant."""
+    name, colon, _ = spec.partition(":")
+    return bool(colon) and name in STUDENTS.names()
 
 
 def _import(module_name: str, where: str) -> ModuleType:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import Field, fields
+from types import ModuleType
 from typing import Any
 
 from dfmeta._catalog import SYNTHESIS
-from dfmeta.errors import DataError, UnknownName
+from dfmeta.errors import DataError, MethodInput, UnknownName
 from dfmeta.synthesis._contract import Synthesis, Task
 
-__all__ = ["Synthesis", "Task", "build", "configure", "names"]
+__all__ = ["Synthesis", "Task", "build", "configure", "names", "other_data", "training", "uses"]
 
 
 def names() -> tuple[str, ...]:
@@ -36,17 +37,50 @@ def build(method: str, task: Task, settings: Mapping[str, str] | None = None) ->
 
     Raises:
         UnknownName: no such method, variant or setting.
-        StepError: the records it needs are not there.
+        StepError: the records that it needs are not there.
+        MethodInput: the student or the data that it needs is not there.
         DataError: a setting that is not a number of its type.
     """
+    module, variant = _find(method)
+    for need, given in (("student", task.student), ("data", task.data)):
+        if need in uses(method) and given is None:
+            raise MethodInput(f"method {method!r}", f"no {need}", f"one to work with (--{need})")
+    config = configure(module.Config, settings or {}, method)
+    made: Synthesis = module.build(task, config, variant) if variant else module.build(task, config)
+    return made
+
+
+def uses(method: str) -> frozenset[str]:
+    """What a method needs beside teacher and records: ``student``, ``data``, both or neither.
+
+    Raises:
+        UnknownName: no such method or variant.
+    """
+    return frozenset(getattr(_find(method)[0], "USES", ()))
+
+
+def other_data(method: str) -> bool:
+    """Whether a method draws from data that is not the model's own: to be made to fit, labels left aside."""
+    return bool(getattr(_find(method)[0], "OTHER_DATA", False))
+
+
+def training(method: str) -> Mapping[str, Any]:
+    """How the method's paper trains its student: fields of :class:`dfmeta.compress.distill.Config`; may be empty.
+
+    Raises:
+        UnknownName: no such method or variant.
+    """
+    found: Mapping[str, Any] = getattr(_find(method)[0], "TRAINING", {})
+    return found
+
+
+def _find(method: str) -> tuple[ModuleType, str]:
     name, _, variant = method.partition(":")
     module = SYNTHESIS.load(name) if name in SYNTHESIS.names() else None
     variants = getattr(module, "VARIANTS", ())
     if module is None or (variant not in variants if variants else variant):
         raise UnknownName("synthesis method", method, names())
-    config = configure(module.Config, settings or {}, method)
-    made: Synthesis = module.build(task, config, variant) if variants else module.build(task, config)
-    return made
+    return module, variant
 
 
 def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any:
@@ -75,6 +109,9 @@ def _number(entry: Field[Any], text: str, where: str) -> float:
     if entry.metadata.get("share"):
         if not 0 <= value <= 1:
             raise DataError(where, text, "a share from 0 to 1")
+    elif entry.metadata.get("weight"):
+        if not 0 <= value < math.inf:
+            raise DataError(where, text, "a finite number of 0 or more")
     elif not 0 < value < math.inf:
         raise DataError(where, text, "a finite number above 0")
     return value

@@ -198,7 +198,9 @@ def _matched(task: Task) -> list[Statistic]:
     by_class = {(s.values, s.kind, s.features) for s in matchable if s.by_class}
     found = [s for s in matchable if s.by_class or (s.values, s.kind, s.features) not in by_class]
     if not found:
-        raise StepError("records", "none", "at least one", "Use the method noise, or a bundle with records.")
+        raise StepError(
+            "records", "none", "at least one", "Use the method noise, or a bundle of the preset 'all-layers'."
+        )
     return found
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from dfmeta.bundle import Bundle
+from dfmeta.data import from_flags
 from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
 from dfmeta.pipeline import graph_inputs, make_task, publish
@@ -20,12 +20,20 @@ from dfmeta.synthesis import Task
 MakeTask = Callable[[int], Task]
 
 
+PRESETS = ("top-layer", "all-layers", "spectral", "spectral-pairs", "calibration")
+
+
 @pytest.fixture(scope="session")
-def image_task(digits_bundle: Path) -> MakeTask:
-    """Seed to task: ``[1, 8, 8]`` images in 0..1."""
-    bundle = Bundle.open(digits_bundle)
-    graph = Graph.from_bytes(bundle.graph_bytes(), "graph")
-    return lambda seed: make_task(bundle, graph, seed)
+def image_task(digits, digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> MakeTask:
+    """Seed to task: ``[1, 8, 8]`` images in 0..1, with the records of every preset."""
+    out = tmp_path_factory.mktemp("images") / "bundle"
+    images, labels = digits
+    with Recorder(digits_teacher, make_plan(digits_teacher, PRESETS), classes=10, threads=1) as recorder:
+        recorder.update(images.numpy(), labels.numpy())
+    entry = graph_inputs(digits_teacher, from_flags(1 / 255))
+    publish(out, digits_teacher, recorder.finish(), inputs=entry, release=Release(), classes=10)
+    bundle = Bundle.open(out)
+    return lambda seed: make_task(bundle, digits_teacher, seed)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +46,7 @@ def vector_task(digits, tmp_path_factory: pytest.TempPathFactory) -> MakeTask:
         network = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
     names = {"input_names": ["x"], "output_names": ["y"]}
     graph = export_module(network.eval(), (vectors[:1],), **names, dynamic_batch=True, keep_batchnorm=True)
-    with Recorder(graph, make_plan(graph, ("top-layer", "all-layers", "spectral")), classes=10, threads=1) as recorder:
+    with Recorder(graph, make_plan(graph, PRESETS), classes=10, threads=1) as recorder:
         recorder.update(vectors.numpy(), labels.numpy())
     out = tmp_path_factory.mktemp("vectors") / "bundle"
     publish(out, graph, recorder.finish(), inputs=graph_inputs(graph), release=Release(), classes=10)

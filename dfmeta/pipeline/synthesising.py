@@ -1,0 +1,116 @@
+"""Running a synthesis method: what it is given, its optimisation, and the inputs that come of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfmeta import students, synthesis
+from dfmeta.data import check_labels, feed, fitted_input, open_data
+from dfmeta.errors import MethodInput
+from dfmeta.graph import Graph, TorchGraph
+from dfmeta.pipeline.opening import Opened
+from dfmeta.synthesis import Synthesis, Task
+
+Progress = Callable[[str, int, int, float], None]
+
+
+def begin(
+    task: Task,
+    opened: Opened,
+    method: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    student: nn.Module | None = None,
+    data: str | None = None,
+) -> Synthesis:
+    """A method at its start.
+
+    Args:
+        task: what every method may use.
+        opened: the bundle it is of.
+        method: one of :func:`dfmeta.synthesis.names`.
+        settings: fields of the method's ``Config`` as text.
+        student: given to a method that learns from one.
+        data: what ``--data`` takes, for a method that draws from data.
+
+    Raises:
+        UnknownName: no such method or setting.
+        StepError: records that it needs are not there.
+        MethodInput: it lacks a student or data that it needs, or is given data that it cannot use.
+        DataError: data that does not fit the model.
+    """
+    uses = synthesis.uses(method)
+    if data is not None and "data" not in uses:
+        raise MethodInput(
+            f"method {method!r}", "--data", "none", "It makes its inputs; the method data draws from them."
+        )
+    if data is not None:
+        task = dataclasses.replace(task, data=_drawn(data, opened, task, fit=synthesis.other_data(method)))
+    if "student" in uses:
+        task = dataclasses.replace(task, student=student)
+    return synthesis.build(method, task, settings)
+
+
+def prepare(made: Synthesis, progress: Progress | None) -> None:
+    """Run a method's optimisation to its end."""
+    for step in range(made.steps):
+        loss = made.advance()
+        if progress is not None:
+            progress("synthesise", step + 1, made.steps, loss)
+
+
+def source(made: Synthesis, progress: Progress | None) -> Callable[[int], Tensor]:
+    """Inputs for training: from a method that is done before, or from one that learns along with the student."""
+    turns: int = getattr(made, "student_steps", 0)
+    if not turns:
+        prepare(made, progress)
+    taken = 0
+
+    def draw(count: int) -> Tensor:
+        nonlocal taken
+        if turns and taken % turns == 0:
+            made.advance()
+        taken += 1
+        return made.sample(count)[0]
+
+    return draw
+
+
+def answers(made: Synthesis, task: Task) -> Callable[[Tensor], Tensor]:
+    """What the student is told of its inputs: the teacher's logits, unless the method has its own."""
+    own: Callable[[Tensor], Tensor] | None = getattr(made, "teach", None)
+    return own or task.logits
+
+
+def trained_student(path: str, task: Task) -> nn.Module:
+    """A student's ONNX file as a frozen, differentiable module on the task's device."""
+    network = TorchGraph(Graph.from_file(path)).to(task.device).eval()
+    return network.requires_grad_(False)
+
+
+def new_student(spec: str, opened: Opened, task: Task, seed: int) -> nn.Module:
+    """A student by name or ``module:callable``, untrained, on the task's device."""
+    origin = students.Origin(opened.graph, task.records)
+    return students.build(spec, task.item_shape, task.classes, seed, origin).to(task.device)
+
+
+def _drawn(data: str, opened: Opened, task: Task, *, fit: bool) -> Callable[[int], tuple[Tensor, Tensor]]:
+    source = open_data(data)
+    entry = opened.bundle.manifest.model.inputs[0]
+    known = None if fit else source.labels
+    if known is not None:
+        check_labels(known, task.classes, source.name)
+    batches = feed(source, [fitted_input(entry, source) if fit else entry], 1024)
+    inputs = torch.from_numpy(np.concatenate([batch.inputs[task.input_name] for batch in batches])).to(task.device)
+    labels = torch.from_numpy(np.full(len(inputs), -1) if known is None else known).to(task.device)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        rows = task.integers(len(inputs), count)
+        return inputs[rows], labels[rows]
+
+    return draw
