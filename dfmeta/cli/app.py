@@ -17,6 +17,7 @@ from dfmeta.cli.audit import audit
 from dfmeta.cli.demo import demo
 from dfmeta.cli.distill import distill
 from dfmeta.cli.evaluate import evaluate
+from dfmeta.cli.groups import expanded
 from dfmeta.cli.merge import merge
 from dfmeta.cli.reconstruct import reconstruct
 from dfmeta.cli.record import record
@@ -45,7 +46,7 @@ app = typer.Typer(
     "its check, 2 wrong use, 3 something missing or unsupported, 4 a bug of ours.",
 )
 for verb in VERBS:
-    app.command(help=_help(verb))(verb)
+    app.command(help=_help(verb))(expanded(verb))
 
 
 def _version(asked: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from dfmeta.cli import options, output, progress
 
 if TYPE_CHECKING:
-    from dfmeta.pipeline.audit import Audit
+    from dfmeta.pipeline import Audit
 
 
 def audit(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfmeta.cli import options, output, progress
+from dfmeta.cli import groups, options, output, progress
 
 if TYPE_CHECKING:
     from dfmeta.pipeline import Evaluation
 
 
 def evaluate(
+    *,
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model to examine.")],
     data: options.Data,
     bundle: Annotated[
@@ -23,13 +24,7 @@ def evaluate(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 256,
-    resize: options.Resize = None,
-    scale: options.Scale = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    pad: options.Pad = None,
-    pad_value: options.PadValue = "0",
-    preprocessing: options.Preprocessing = None,
+    images: groups.Preprocessing,
     as_json: options.Json = False,
 ) -> None:
     """Measure accuracy, agreement with the teacher, and costs.
@@ -38,7 +33,7 @@ def evaluate(
 
         dfmeta evaluate student.onnx --data images.npz:test --bundle release
     """
-    ops = options.preprocessing(scale, mean, std, pad, pad_value, resize, preprocessing)
+    ops = images.operations()
     with progress.shown() as report:
         from dfmeta import pipeline
         from dfmeta.data import describe

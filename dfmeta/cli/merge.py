@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def merge(
+    *,
     shards: Annotated[list[Path], typer.Argument(metavar="SHARD...", help="Folders that record --shard wrote.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder; must not exist yet.")],
     shard: Annotated[
@@ -26,19 +27,8 @@ def merge(
     allow_duplicates: Annotated[
         bool, typer.Option("--allow-duplicates", help="Let units pass whose very bytes are in two shards.")
     ] = False,
-    budget_bytes: publishing.BudgetBytes = None,
-    dp_rho: publishing.DpRho = None,
     seed: options.Seed = 0,
-    min_units: publishing.MinUnits = None,
-    suppress_small: publishing.SuppressSmall = False,
-    name: publishing.Name = None,
-    release_version: publishing.ReleaseVersion = None,
-    title: publishing.Title = None,
-    description: publishing.Description = None,
-    dataset_name: publishing.DatasetName = None,
-    unit: publishing.Unit = None,
-    personal_data: publishing.Personal = None,
-    license: publishing.License = None,
+    release: publishing.Options,
     as_json: options.Json = False,
 ) -> None:
     """Merge private shards and publish the sum.
@@ -50,28 +40,14 @@ def merge(
     With --shard the sum is a larger shard, to be merged further; nothing is published then.
     """
     options.require_new(out)
-    about: dict[str, Any] = {
-        "name": name,
-        "version": release_version,
-        "title": title,
-        "description": description,
-        "dataset": dataset_name,
-        "unit": unit,
-        "license": license,
-        "contains_personal_data": personal_data.value if personal_data else None,
-        "min_units": min_units,
-        "suppress": suppress_small,
-        "dp_rho": dp_rho,
-    }
     presets = options.names("--preset", preset) if preset is not None else None
     if shard is not None:
         options.shard_name(shard)
-        publishing.refuse_publishing({**about, "budget_bytes": budget_bytes})
+        release.refuse()
         if presets is not None:
             raise typer.BadParameter("a shard holds all of what its parts hold.", param_hint="'--preset'")
     with progress.shown() as report:
         from dfmeta import pipeline
-        from dfmeta.records import parse_bytes
 
         done: Published | ShardWritten
         if shard is not None:
@@ -82,10 +58,10 @@ def merge(
             done = pipeline.merge_with(
                 shards,
                 out,
-                publishing.publishing({key: value for key, value in about.items() if key != "dp_rho"}),
+                release.publishing(),
                 presets=presets,
-                budget_bytes=parse_bytes(budget_bytes) if budget_bytes is not None else None,
-                dp_rho=dp_rho,
+                budget_bytes=release.budget,
+                dp_rho=release.dp_rho,
                 allow_duplicates=allow_duplicates,
                 seed=seed,
                 progress=report,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from dfmeta.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dfmeta.pipeline import Published, Publishing, ShardWritten
+    from dfmeta.pipeline import DifferentialPrivacy, Published, Publishing, ShardWritten
 
 
 class PersonalData(StrEnum):
@@ -23,56 +24,78 @@ class PersonalData(StrEnum):
     NO_ASSERTION = "no-assertion"
 
 
-MinUnits = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="The smallest class that may be published: 10 unless told.")
-]
-SuppressSmall = Annotated[bool, typer.Option("--suppress-small", help="Withhold smaller classes instead of refusing.")]
-Name = Annotated[str | None, typer.Option(metavar="TEXT", help="The model's name.")]
-ReleaseVersion = Annotated[str | None, typer.Option(metavar="TEXT", help="Version of the release.")]
-Title = Annotated[str | None, typer.Option(metavar="TEXT", help="One line for people.")]
-Description = Annotated[str | None, typer.Option(metavar="TEXT", help="A paragraph for people.")]
-DatasetName = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="What the data set is called; its file name is not published.")
-]
-Unit = Annotated[str | None, typer.Option(metavar="TEXT", help="What privacy counts: image, document, person.")]
-Personal = Annotated[PersonalData | None, typer.Option(help="Whether the data set holds personal data.")]
-License = Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of model and records.")]
-DpRho = Annotated[
-    float | None,
-    typer.Option("--dp-rho", metavar="RHO", help="Publish noised records only: the zCDP budget of all together."),
-]
-BudgetBytes = Annotated[
-    str | None,
-    typer.Option(metavar="SIZE", help="Choose forms and ranks so that the sidecar takes no more: 500kB, 2MB."),
-]
-
-_PUBLISHING = {
-    "name": "--name",
-    "version": "--release-version",
-    "title": "--title",
-    "description": "--description",
-    "dataset": "--dataset-name",
-    "unit": "--unit",
-    "license": "--license",
-    "contains_personal_data": "--personal-data",
-    "min_units": "--min-units",
-    "suppress": "--suppress-small",
-    "dp_rho": "--dp-rho",
-    "budget_bytes": "--budget-bytes",
-}
+_SHARD_FIX = "a shard is not published: give it to dfmeta merge."
 
 
-def publishing(given: dict[str, Any]) -> Publishing:
-    """What is given away and what is said about it, from the options that were given; None stands for one left out.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is given away, and what is said about it; None and False stand for an option that was left out."""
 
-    Args:
-        given: values by field of :class:`~dfmeta.pipeline.Release` or :class:`~dfmeta.pipeline.Publishing`.
-    """
-    from dfmeta import pipeline
+    budget_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Choose forms and ranks so that the sidecar takes no more: 500kB, 2MB."),
+    ] = None
+    min_units: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The smallest class that may be published: 10 unless told.")
+    ] = None
+    suppress_small: Annotated[
+        bool, typer.Option("--suppress-small", help="Withhold smaller classes instead of refusing.")
+    ] = False
+    dp_rho: Annotated[
+        float | None,
+        typer.Option("--dp-rho", metavar="RHO", help="Publish noised records only: the zCDP budget of all together."),
+    ] = None
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's name.")] = None
+    release_version: Annotated[str | None, typer.Option(metavar="TEXT", help="Version of the release.")] = None
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="One line for people.")] = None
+    description: Annotated[str | None, typer.Option(metavar="TEXT", help="A paragraph for people.")] = None
+    dataset_name: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the data set is called; its file name is not published.")
+    ] = None
+    unit: Annotated[str | None, typer.Option(metavar="TEXT", help="What privacy counts: image, document, person.")] = (
+        None
+    )
+    personal_data: Annotated[PersonalData | None, typer.Option(help="Whether the data set holds personal data.")] = None
+    license: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of model and records.")] = None
 
-    said = {key: value for key, value in given.items() if value is not None}
-    limits = {key: said.pop(key) for key in ("min_units", "suppress", "privacy") if key in said}
-    return pipeline.Publishing(pipeline.Release(**said), **limits)
+    @property
+    def budget(self) -> int | None:
+        """``--budget-bytes`` as a number.
+
+        Raises:
+            DataError: other text.
+        """
+        from dfmeta.records import parse_bytes
+
+        return parse_bytes(self.budget_bytes) if self.budget_bytes is not None else None
+
+    def publishing(self, privacy: DifferentialPrivacy | None = None) -> Publishing:
+        """The same for the functions that publish."""
+        from dfmeta import pipeline
+
+        about: dict[str, Any] = {
+            "name": self.name,
+            "version": self.release_version,
+            "title": self.title,
+            "description": self.description,
+            "dataset": self.dataset_name,
+            "unit": self.unit,
+            "license": self.license,
+            "contains_personal_data": self.personal_data.value if self.personal_data else None,
+        }
+        release = pipeline.Release(**{key: value for key, value in about.items() if value is not None})
+        limits = {} if self.min_units is None else {"min_units": self.min_units}
+        return pipeline.Publishing(release, suppress=self.suppress_small, privacy=privacy, **limits)
+
+    def refuse(self) -> None:
+        """Refuse all of them, where nothing is published.
+
+        Raises:
+            typer.BadParameter: one of them was given.
+        """
+        for field in fields(self):
+            if getattr(self, field.name) not in (None, False):
+                raise typer.BadParameter(_SHARD_FIX, param_hint=repr(f"--{field.name.replace('_', '-')}"))
 
 
 def written(done: Published | ShardWritten, *further: tuple[str, str]) -> Table:
@@ -124,15 +147,3 @@ def clip_of(given: list[str] | None) -> float | dict[str, float] | None:
         return options.numbers(option, given[0], 1)[0]
     by_site = options.settings(given, option)
     return {site: options.numbers(option, norm, 1)[0] for site, norm in by_site.items()}
-
-
-def refuse_publishing(given: dict[str, Any]) -> None:
-    """Refuse options of publishing where nothing is published.
-
-    Raises:
-        typer.BadParameter: one of them was given.
-    """
-    for key, value in given.items():
-        if value not in (None, False):
-            fix = "a shard is not published: give it to dfmeta merge."
-            raise typer.BadParameter(fix, param_hint=repr(_PUBLISHING[key]))

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from dfmeta._catalog import KINDS
 from dfmeta.bundle import Bundle
 from dfmeta.report.tables import columns_table, facts_table
-from dfmeta.report.words import integer, size
+from dfmeta.report.words import LAYOUTS, integer, size
 from dfmeta.schema import v1
 
 Facts = dict[str, Any]
@@ -25,8 +25,9 @@ def overview(bundle: Bundle) -> Facts:
 
     Returns:
         ``path``, ``identity``, ``format_version``, ``bundle``, ``model``, ``files``, ``sites``, ``records``
-        (each with ``values``, how many numbers it holds, or None for a kind that we do not know), ``runs``,
-        ``datasets``, ``privacy``, ``licenses`` and ``warnings``.
+        (each with ``values``, how many numbers it holds, or None where the manifest does not tell: of a kind that
+        we do not know, or of a length that the data decided), ``runs``, ``datasets``, ``privacy``, ``licenses`` and
+        ``warnings``.
     """
     manifest = bundle.manifest
     return {
@@ -99,7 +100,7 @@ def _record(record: v1.Record, manifest: v1.Manifest) -> Facts:
 
 
 def _values(record: v1.Record, manifest: v1.Manifest) -> int | None:
-    """How many numbers a record holds, by its kind's own layout."""
+    """How many numbers a record holds, by its kind's own layout; None where that leaves it open."""
     labels = manifest.label_set(record.group.label_set) if record.group.label_set else None
     if record.kind not in KINDS.names() or record.group.by not in ("all", "class"):
         return None
@@ -111,7 +112,19 @@ def _values(record: v1.Record, manifest: v1.Manifest) -> int | None:
     except (KeyError, TypeError, ValueError):
         # A configuration that the kind cannot read: `validate` says so, an overview leaves the number out.
         return None
-    return sum(int(math.prod(tensor.shape)) for tensor in layout.values())
+    return _entries([tensor.shape for tensor in layout.values()])
+
+
+def _entries(shapes: Sequence[Sequence[int | str]]) -> int | None:
+    """How many numbers tensors of these shapes hold; None if the data decided a length of one."""
+    found = 0
+    for shape in shapes:
+        lengths = [length for length in shape if isinstance(length, int)]
+        if len(lengths) < len(shape):
+            # That length stands in the sidecar, and no member is opened here.
+            return None
+        found += math.prod(lengths)
+    return found
 
 
 def _about(facts: Facts) -> list[tuple[str, str]]:
@@ -169,21 +182,32 @@ def _files(files: Sequence[Facts]) -> RenderableType:
 
 def _sites(facts: Facts) -> RenderableType:
     """One row a site, however many records were taken there."""
+    labels = {site["id"]: site["label"] or site["value"] or site["id"] for site in facts["sites"]}
     rows = []
     for site in facts["sites"]:
         records = [record for record in facts["records"] if record["site"] == site["id"]]
         groups: dict[str, list[str]] = {}
         for record in records:
-            groups.setdefault(_named(record), []).append(record["group"])
+            groups.setdefault(_named(record, labels), []).append(record["group"])
         named = ", ".join(f"{name} ({', '.join(by)})" for name, by in groups.items()) or "none"
-        known = [record["values"] for record in records if record["values"] is not None]
-        label = site["label"] or site["value"] or site["id"]
-        rows.append([site["id"], label, _shape(site["shape"]), named, integer(sum(known))])
+        rows.append([site["id"], labels[site["id"]], _shape(site["shape"]), named, _numbers(records)])
     return columns_table(["site", "label", "shape", "records", "numbers"], rows, numbers=["numbers"])
 
 
-def _named(record: Facts) -> str:
-    return str(record["kind"]) + ("" if record["features"] == "flattened" else f" of {record['features']}s")
+def _named(record: Facts, labels: Mapping[str, str]) -> str:
+    """What a record is, of what, and with which other site."""
+    of = f" of {LAYOUTS.get(record['features'], record['features'])}" if record["features"] != "flattened" else ""
+    paired = record["paired_site"]
+    # A manifest is hostile: the other site need not be one of its own.
+    return f"{record['kind']}{of}" + (f" with {labels.get(paired, paired)}" if paired else "")
+
+
+def _numbers(records: Sequence[Facts]) -> str:
+    """How many numbers the records of a site hold, as far as the manifest tells."""
+    known = [record["values"] for record in records if record["values"] is not None]
+    if len(known) == len(records):
+        return integer(sum(known))
+    return f"over {integer(sum(known))}" if known else "unknown"
 
 
 def _origin(facts: Facts) -> list[tuple[str, str]]:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 
 from dfmeta.report.tables import columns_table, facts_table
-from dfmeta.report.words import integer, size
+from dfmeta.report.words import LAYOUTS, integer, size
 
 if TYPE_CHECKING:
     from dfmeta.records.plan import PlannedTensor, RecordPlan
 
 Facts = dict[str, Any]
-_LAYOUTS = {"channel": "channels", "patch": "patches"}
 
 
 def plan_facts(
@@ -119,7 +118,7 @@ def _quality(record: Facts) -> str:
     """How much of the statistic is kept, and of what."""
     chosen = record["configuration"]
     words = [
-        _LAYOUTS.get(record["features"], ""),
+        LAYOUTS.get(record["features"], ""),
         " ".join(chosen[key] for key in ("form", "storage") if key in chosen),
         f"rank {chosen['rank']}" if "rank" in chosen else "",
         f"sketch of {chosen['sketch']}" if "sketch" in chosen else "",

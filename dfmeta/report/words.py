@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What a record is of, by its layout, where it is not of the whole site laid out flat.
+LAYOUTS = {"channel": "channels", "patch": "patches"}
+
 
 def percent(value: float) -> str:
     """``97.5`` as ``97.50 %``."""

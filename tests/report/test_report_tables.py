@@ -103,6 +103,14 @@ def test_a_configuration_that_the_kind_cannot_read_has_no_values(vector: Path) -
     assert facts["records"][0]["values"] is None
 
 
+def test_numbers_of_unknown_records_are_not_made_up(vector: Path) -> None:
+    manifest = json.loads((vector / "dfmeta.json").read_text())
+    records = [{**record, "kind": "x-unknown", "features": "x-thing"} for record in manifest["records"]]
+    text = printed(*overview_tables(overview(change(vector, records=records))))
+    assert "x-unknown of x-thing" in text
+    assert "unknown\n" in text
+
+
 def test_a_bundle_without_records_or_privacy(vector: Path) -> None:
     manifest = json.loads((vector / "dfmeta.json").read_text())
     for name in ("records", "sites", "runs", "datasets", "privacy", "licenses"):
