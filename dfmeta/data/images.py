@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import stat
 import struct
@@ -31,6 +32,12 @@ _GREY_MODES = frozenset({"1", "L", "LA"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
 _CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _LAYOUT = "<split>/<class>/<file> or <class>/<file>"
+_COMPRESSIONS = {
+    zipfile.ZIP_STORED: "stored",
+    zipfile.ZIP_DEFLATED: "deflate",
+    zipfile.ZIP_BZIP2: "bzip2",
+    zipfile.ZIP_LZMA: "LZMA",
+}
 
 # What Pillow's decoders raise on damaged bytes.
 _DAMAGE = (
@@ -43,6 +50,18 @@ _DAMAGE = (
     ArithmeticError,
     struct.error,
     zlib.error,
+)
+# What zipfile raises on a damaged archive or member. RuntimeError is for what it cannot read at all (a later version
+# of the format, patched data, strong encryption), ValueError for names that are not the text they claim to be.
+_ZIP_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
 )
 
 Read = Callable[[str], bytes]
@@ -166,12 +185,12 @@ def open_zip(path: Path, split: str | None) -> Content:
     """Open a ``.zip`` of class-named folders of images; nothing is extracted, and no name becomes a path.
 
     Raises:
-        DataError: not a ``.zip``, encrypted or oversized members, another layout, no such split, or a file
-            that is no image where an image belongs.
+        DataError: not a ``.zip``, members that are encrypted, oversized or compressed in an unknown
+            way, another layout, no such split, or a file that is no image where an image belongs.
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _ZIP_DAMAGE as error:
         raise DataError(str(path), f"an unreadable file ({error})", "a .zip", "Download it again.") from error
     files = [member for member in archive.infolist() if not member.is_dir()]
     members = {member.filename: member for member in files}
@@ -189,6 +208,10 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
     where = f"{path}, {member.filename}"
     if member.flag_bits & 1:
         raise DataError(where, "an encrypted file", "a plain one", "Pack the archive without a password.")
+    if member.compress_type not in _COMPRESSIONS:
+        known = ", ".join(f"{name} ({method})" for method, name in _COMPRESSIONS.items())
+        fix = "Pack the archive again with one of these."
+        raise DataError(where, f"compression method {member.compress_type}", f"one of {known}", fix)
     if stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(where, "a link", "a file", "Pack the files themselves.")
     if member.file_size > MAX_FILE_BYTES:
@@ -199,7 +222,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
     try:
         # zipfile stops at the declared size, which is under the cap, and checks the CRC there.
         return archive.read(name)
-    except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except _ZIP_DAMAGE as error:
         raise DataError(f"{path}, {name}", f"a damaged member ({error})", "an image", "Pack it again.") from error
 
 

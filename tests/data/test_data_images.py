@@ -245,6 +245,70 @@ def test_encrypted_member(packed: Zip, png: Png) -> None:
         open_data(spec)
 
 
+LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
+
+
+def patch(spec: str, record: bytes, offset: int, value: bytes) -> str:
+    """Overwrite bytes of the first record of that signature."""
+    data = bytearray(Path(spec).read_bytes())
+    start = data.index(record) + offset
+    data[start : start + len(value)] = value
+    Path(spec).write_bytes(bytes(data))
+    return spec
+
+
+@pytest.mark.parametrize("method", [9, 93, 99])
+def test_a_compression_that_nobody_here_reads(packed: Zip, png: Png, method: int) -> None:
+    spec = packed({"a/0.png": png()})
+    value = method.to_bytes(2, "little")
+    patch(patch(spec, LOCAL, 8, value), CENTRAL, 10, value)
+    expected = r"one of stored \(0\), deflate \(8\), bzip2 \(12\), LZMA \(14\)"
+    with pytest.raises(DataError, match=rf"a/0\.png: found compression method {method}, expected {expected}\. Pack"):
+        open_data(spec)
+
+
+@pytest.mark.parametrize("method", list(images._COMPRESSIONS), ids=images._COMPRESSIONS.values())
+def test_every_compression_that_is_named(tmp_path: Path, png: Png, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", method) as archive:
+        archive.writestr("a/0.png", png(7))
+    assert int(next(open_data(str(tmp_path / "set.zip")).batches(1)).inputs["x"][0, 0, 0]) == 7
+
+
+def test_an_archive_of_a_later_version_of_zip(packed: Zip, png: Png) -> None:
+    spec = patch(packed({"a/0.png": png()}), CENTRAL, 6, b"\xff\0")
+    with pytest.raises(DataError, match=r"set\.zip: found an unreadable file \(zip file version 25\.5\)"):
+        open_data(spec)
+
+
+def test_a_name_that_is_not_the_text_it_claims_to_be(packed: Zip, png: Png) -> None:
+    spec = packed({"a/0.png": png()})
+    patch(patch(spec, CENTRAL, 9, b"\x08"), CENTRAL, 46, b"\xff")
+    with pytest.raises(DataError, match=r"set\.zip: found an unreadable file \(.*can't decode byte 0xff"):
+        open_data(spec)
+
+
+@pytest.mark.parametrize(("flag", "what"), [(1 << 5, "compressed patched data"), (1 << 6, "strong encryption")])
+def test_members_that_zip_cannot_read(packed: Zip, png: Png, flag: int, what: str) -> None:
+    source = open_data(patch(packed({"a/0.png": png()}), CENTRAL, 8, flag.to_bytes(2, "little")))
+    with pytest.raises(DataError, match=rf"a/0\.png: found a damaged member \({what}"):
+        next(source.batches(1))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_damage_to_a_compressed_member(tmp_path: Path, png: Png, method: int) -> None:
+    spec = str(tmp_path / "set.zip")
+    with zipfile.ZipFile(spec, "w", method) as archive:
+        archive.writestr("a/0.png", png() * 20)
+    start = 30 + len("a/0.png")
+    whole = Path(spec).read_bytes()
+    for place in range(start, whole.index(CENTRAL)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        Path(spec).write_bytes(bytes(damaged))
+        with contextlib.suppress(DataError):
+            next(open_data(spec).batches(1))
+
+
 def test_images_without_pillow(packed: Zip, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_data(packed({"a/0.png": png()}))
     with monkeypatch.context() as patch:
