@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfmeta.kinds.spectrum.accumulate import Accumulator, accumulator_bytes, merge_tolerance, upper_float32
+from dfmeta.kinds._scatter import upper_float32
+from dfmeta.kinds.spectrum.accumulate import Accumulator, accumulator_bytes, merge_tolerance
 from dfmeta.kinds.spectrum.spec import check, layout
 from dfmeta.numerics.eigen import leading_eigenpairs, row_eigenpairs
 from dfmeta.testing import KindCase, KindContract

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -59,3 +60,15 @@ class Build:
 @pytest.fixture(scope="session")
 def build() -> Build:
     return Build()
+
+
+@pytest.fixture(scope="session")
+def lenet(repository: Path) -> Graph:
+    """LeNet-5 for 28 x 28 images."""
+    return Graph.from_file(repository / "examples" / "lenet5-mnist.onnx")
+
+
+@pytest.fixture(scope="session")
+def resnet(shared: Path) -> Graph:
+    """ResNet-20 for 32 x 32 colour images."""
+    return Graph.from_file(shared / "models" / "resnet20-cifar10.onnx")

@@ -16,9 +16,10 @@ from dfmeta.graph import Graph
 from dfmeta.kinds.second_moment import geometry
 from dfmeta.pipeline import graph_inputs, publish
 from dfmeta.pipeline.release import Release
-from dfmeta.records import Gathered, Recorder, make_plan, publication
+from dfmeta.records import Gathered, Recorder, make_plan
 from dfmeta.records.budget import FORMS, STORAGES, fit_bytes, fit_gathered, parse_bytes
 from dfmeta.records.plan import gathering_bytes, peak_bytes, planned_bytes, planned_records, record_bytes
+from dfmeta.records.publication import publication
 
 PRESETS = ("top-layer", "all-layers", "spectral-pairs", "calibration")
 CLASSES = 10
@@ -49,16 +50,6 @@ def recorder_of(graph, plan, classes=CLASSES):
 @pytest.fixture(scope="module")
 def digits_graph(repository: Path) -> Graph:
     return Graph.from_file(repository / "examples" / "digits-cnn.onnx")
-
-
-@pytest.fixture(scope="module")
-def lenet(repository: Path) -> Graph:
-    return Graph.from_file(repository / "examples" / "lenet5-mnist.onnx")
-
-
-@pytest.fixture(scope="module")
-def resnet(shared: Path) -> Graph:
-    return Graph.from_file(shared / "models" / "resnet20-cifar10.onnx")
 
 
 def everything(graph, **options):

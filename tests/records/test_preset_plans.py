@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -38,16 +36,6 @@ def attention() -> Graph:
         module = Attention().eval()
     names = {"input_names": ["x"], "output_names": ["y"]}
     return export_module(module, (torch.zeros(2, 5, 8),), **names, dynamic_batch=True, keep_batchnorm=True)
-
-
-@pytest.fixture(scope="module")
-def lenet(repository: Path) -> Graph:
-    return Graph.from_file(repository / "examples" / "lenet5-mnist.onnx")
-
-
-@pytest.fixture(scope="module")
-def resnet(shared: Path) -> Graph:
-    return Graph.from_file(shared / "models" / "resnet20-cifar10.onnx")
 
 
 def pairs(graph):

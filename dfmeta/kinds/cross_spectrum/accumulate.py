@@ -1,7 +1,7 @@
 """Streaming cross-covariance of two sites, group by group, in float64: exact, or sketched.
 
 The values of the two sites for one unit are one sample, x beside y. The cross-covariance is the upper right block of
-the co-moment of these joined samples, so everything that :class:`dfmeta.kinds.spectrum.accumulate.Scatter` says of
+the co-moment of these joined samples, so everything that :class:`dfmeta.kinds._scatter.Scatter` says of
 the co-moment holds here; an exact accumulator forms that block alone.
 
 A sketched one keeps rows B of the joined samples for which ``0 <= M - B^T B <= T`` with ``M`` the co-moment. The
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfmeta.kinds.spectrum.accumulate import UNITS_PER_VECTOR, Scatter, merge_tolerance, scatter_bytes, upper_float32
+from dfmeta.kinds._scatter import UNITS_PER_VECTOR, Scatter, merge_tolerance, scatter_bytes, upper_float32
 from dfmeta.numerics.eigen import leading_singular_pairs, product_singular_pairs
 
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]

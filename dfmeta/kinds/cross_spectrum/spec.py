@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dfmeta.errors import Problem
-from dfmeta.kinds._contract import COUNT, REAL, TensorLayout, finite, non_negative, zero_where_unobserved
-from dfmeta.kinds.spectrum.spec import falling, integer, orthonormal, sketch_layout
+from dfmeta.kinds._contract import COUNT, REAL, TensorLayout
+from dfmeta.kinds._spectral import falling, integer, number_problems, orthonormal, sketch_layout
 
 VERSION = 1
 # It relates two sites: the record's own, on the left, and its paired site, on the right.
@@ -62,20 +62,12 @@ def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) 
 
 def check(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
     """Every way in which the numbers contradict the kind."""
-    values = {name: values for name, values in tensors.items() if name != "count"}
-    found = finite(values, where)
-    for name in ("count", "singular_values", "residual", "error_bound"):
-        if name in tensors:
-            found += non_negative(tensors[name], f"{where}.{name}")
-    found += zero_where_unobserved(tensors["count"], values, where)
-    if not found:
-        found = [
-            *falling(tensors["singular_values"], f"{where}.singular_values"),
-            *orthonormal(tensors["left"], f"{where}.left"),
-            *orthonormal(tensors["right"], f"{where}.right"),
-            *_complete(tensors, where),
-        ]
-    return found
+    return number_problems(tensors, where, "singular_values", "residual") or [
+        *falling(tensors["singular_values"], f"{where}.singular_values"),
+        *orthonormal(tensors["left"], f"{where}.left"),
+        *orthonormal(tensors["right"], f"{where}.right"),
+        *_complete(tensors, where),
+    ]
 
 
 def _complete(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
