@@ -8,8 +8,9 @@ Importing this package imports neither torch nor onnx: each name brings its own 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from dfmeta._lazily import exports
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from dfmeta.pipeline import distill, evaluate, merge, publish, reconstruct, record, record_shard, validate
     from dfmeta.records import Recorder
     from dfmeta.schema import Manifest
+else:
+    __getattr__, __dir__ = exports(__name__, _HOMES)
 
 __all__ = [
     "Bundle",
@@ -52,14 +55,3 @@ __all__ = [
     "record_shard",
     "validate",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its floor on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dfmeta' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

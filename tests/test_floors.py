@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript")
+KEPT = "spec/vectors/1.0/bundles/moments/bundle"
 LIGHT = (
     "import dfmeta",
     "import dfmeta; dir(dfmeta); dfmeta.__version__; dfmeta.DfmetaError",
@@ -17,7 +18,14 @@ LIGHT = (
     "from dfmeta import Bundle; from dfmeta.bundle import validate",
     "import dfmeta.schema, dfmeta.bundle, dfmeta.numerics",
     "from dfmeta._catalog import KINDS; [KINDS.load(name, 'spec') for name in KINDS.names()]",
+    "import dfmeta.pipeline, dfmeta.records, dfmeta.report; dir(dfmeta.pipeline); dfmeta.pipeline.validate",
+    "from dfmeta.cli import main; main(['--help'])",
+    "from dfmeta.cli import main; [main([verb, '--help']) for verb in ('record', 'merge', 'validate', 'show')]",
+    f"from dfmeta.cli import main; assert main(['show', {KEPT!r}]) == 0",
+    "from dfmeta.cli import main; assert main(['validate', '.']) == 1",
 )
+# Checking a graph needs onnx, and its probe onnxruntime; nothing here needs torch.
+CHECKING = f"from dfmeta.cli import main; assert main(['validate', {KEPT!r}]) == 0"
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -30,7 +38,7 @@ def heavy_after(code: str, folder: Path) -> list[str]:
     """Which heavy packages a fresh interpreter has imported after running ``code``."""
     code = f"{code}\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    return run.stdout.split()
+    return run.stdout.splitlines()[-1].split()
 
 
 @pytest.fixture
@@ -73,6 +81,10 @@ def test_a_planted_violation_is_seen(copy: Path, module: str, violation: str, co
 @pytest.mark.parametrize("code", LIGHT)
 def test_reading_imports_nothing_heavy(code: str, repository: Path) -> None:
     assert heavy_after(code, repository) == []
+
+
+def test_checking_a_bundle_needs_no_torch(repository: Path) -> None:
+    assert heavy_after(CHECKING, repository) == ["onnx", "onnxruntime"]
 
 
 def test_a_heavy_import_would_be_seen(copy: Path) -> None:

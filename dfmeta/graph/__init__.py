@@ -2,22 +2,36 @@
 
 Loading executes nothing. :class:`TorchGraph` runs a graph differentiably in torch, :class:`OrtGraph` fast in
 onnxruntime; both return any value of the graph by name. :func:`export_module` is the one way from a torch
-module to a graph; it is imported when first used, since it brings the whole exporter with it.
+module to a graph. What needs torch or onnxruntime is imported when it is first used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dfmeta.graph.batch import free_batch
+from dfmeta._lazily import exports
 from dfmeta.graph.costs import Costs, costs
-from dfmeta.graph.executor import TorchGraph
-from dfmeta.graph.load import Graph, Value
-from dfmeta.graph.ort import OrtGraph
-from dfmeta.graph.sites import SiteValue, weight_sites
+
+_HOMES = {
+    "free_batch": "dfmeta.graph.batch",
+    "TorchGraph": "dfmeta.graph.executor",
+    "export_module": "dfmeta.graph.export_torch",
+    "Graph": "dfmeta.graph.load",
+    "Value": "dfmeta.graph.load",
+    "OrtGraph": "dfmeta.graph.ort",
+    "SiteValue": "dfmeta.graph.sites",
+    "weight_sites": "dfmeta.graph.sites",
+}
 
 if TYPE_CHECKING:
+    from dfmeta.graph.batch import free_batch
+    from dfmeta.graph.executor import TorchGraph
     from dfmeta.graph.export_torch import export_module
+    from dfmeta.graph.load import Graph, Value
+    from dfmeta.graph.ort import OrtGraph
+    from dfmeta.graph.sites import SiteValue, weight_sites
+else:
+    __getattr__, __dir__ = exports(__name__, _HOMES)
 
 __all__ = [
     "Costs",
@@ -31,11 +45,3 @@ __all__ = [
     "free_batch",
     "weight_sites",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "export_module":
-        from dfmeta.graph.export_torch import export_module
-
-        return export_module
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

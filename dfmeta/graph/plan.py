@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from dfmeta.errors import GraphError, UnsupportedOperator
-from dfmeta.graph import dtypes
+from dfmeta.graph.carriers import CARRIERS, to_torch
 from dfmeta.graph.inference import node_label
 from dfmeta.graph.load import Graph
 from dfmeta.graph.ops import Node, Operator, lookup
@@ -97,14 +97,14 @@ def _bind(graph: Graph, proto: onnx.NodeProto, index: int) -> tuple[Node, Operat
 
 
 def _no_carrier(node: Node) -> str:
-    unknown = [name for name in node.output_types if name not in {"", *dtypes.CARRIERS}]
+    unknown = [name for name in node.output_types if name not in {"", *CARRIERS}]
     return f"element type {unknown[0]}" if unknown else ""
 
 
 def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, onnx.TensorProto):
-        return dtypes.to_torch(numpy_helper.to_array(value), label)
+        return to_torch(numpy_helper.to_array(value), label)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 

@@ -1,18 +1,75 @@
-"""The pipeline floor: public functions that combine the floors below, one for each verb."""
+"""The pipeline floor: public functions that combine the floors below, one for each verb.
+
+Each name brings its own module when it is first used: checking a bundle needs far less than recording one.
+"""
 
 from __future__ import annotations
 
-from dfmeta.pipeline.audit import Audit, audit
-from dfmeta.pipeline.check import validate
-from dfmeta.pipeline.consume import DEFAULT_METHOD, Distilled, distill, open_release, reconstruct, synthesise
-from dfmeta.pipeline.evaluation import Evaluation, evaluate
-from dfmeta.pipeline.gathering import Gathering, Job, gather, make_job, plan_facts
-from dfmeta.pipeline.inputs import graph_inputs, make_task
-from dfmeta.pipeline.merging import merge, merge_into_shard, merge_with
-from dfmeta.pipeline.model import load_model
-from dfmeta.pipeline.recording import Running, ShardWritten, record, record_shard, record_with
-from dfmeta.pipeline.release import Published, Publishing, Release, publish
-from dfmeta.records import DifferentialPrivacy
+from typing import TYPE_CHECKING
+
+from dfmeta._lazily import exports
+
+_HOMES = {
+    "Audit": "dfmeta.pipeline.auditing",
+    "audit": "dfmeta.pipeline.auditing",
+    "validate": "dfmeta.pipeline.check",
+    "DEFAULT_METHOD": "dfmeta.pipeline.consume",
+    "Distilled": "dfmeta.pipeline.consume",
+    "distill": "dfmeta.pipeline.consume",
+    "method_name": "dfmeta.pipeline.consume",
+    "reconstruct": "dfmeta.pipeline.consume",
+    "synthesise": "dfmeta.pipeline.consume",
+    "training_config": "dfmeta.pipeline.consume",
+    "Evaluation": "dfmeta.pipeline.evaluation",
+    "evaluate": "dfmeta.pipeline.evaluation",
+    "Gathering": "dfmeta.pipeline.gathering",
+    "Job": "dfmeta.pipeline.gathering",
+    "make_job": "dfmeta.pipeline.gathering",
+    "plan_facts": "dfmeta.pipeline.gathering",
+    "graph_inputs": "dfmeta.pipeline.inputs",
+    "make_task": "dfmeta.pipeline.inputs",
+    "merge": "dfmeta.pipeline.merging",
+    "merge_into_shard": "dfmeta.pipeline.merging",
+    "merge_with": "dfmeta.pipeline.merging",
+    "load_model": "dfmeta.pipeline.model",
+    "open_release": "dfmeta.pipeline.opening",
+    "ShardWritten": "dfmeta.pipeline.recording",
+    "record": "dfmeta.pipeline.recording",
+    "record_shard": "dfmeta.pipeline.recording",
+    "record_with": "dfmeta.pipeline.recording",
+    "Published": "dfmeta.pipeline.release",
+    "Publishing": "dfmeta.pipeline.release",
+    "Release": "dfmeta.pipeline.release",
+    "publish": "dfmeta.pipeline.release",
+    "Running": "dfmeta.pipeline.running",
+    "gather": "dfmeta.pipeline.running",
+    "DifferentialPrivacy": "dfmeta.records.privacy",
+}
+
+if TYPE_CHECKING:
+    from dfmeta.pipeline.auditing import Audit, audit
+    from dfmeta.pipeline.check import validate
+    from dfmeta.pipeline.consume import (
+        DEFAULT_METHOD,
+        Distilled,
+        distill,
+        method_name,
+        reconstruct,
+        synthesise,
+        training_config,
+    )
+    from dfmeta.pipeline.evaluation import Evaluation, evaluate
+    from dfmeta.pipeline.gathering import Gathering, Job, make_job, plan_facts
+    from dfmeta.pipeline.inputs import graph_inputs, make_task
+    from dfmeta.pipeline.merging import merge, merge_into_shard, merge_with
+    from dfmeta.pipeline.model import load_model
+    from dfmeta.pipeline.opening import open_release
+    from dfmeta.pipeline.recording import ShardWritten, record, record_shard, record_with
+    from dfmeta.pipeline.release import Published, Publishing, Release, publish
+    from dfmeta.pipeline.running import Running, gather
+    from dfmeta.records.privacy import DifferentialPrivacy
+else:
+    __getattr__, __dir__ = exports(__name__, _HOMES)
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -38,6 +95,7 @@ __all__ = [
     "merge",
     "merge_into_shard",
     "merge_with",
+    "method_name",
     "open_release",
     "plan_facts",
     "publish",
@@ -46,5 +104,6 @@ __all__ = [
     "record_shard",
     "record_with",
     "synthesise",
+    "training_config",
     "validate",
 ]

@@ -8,9 +8,6 @@ from pathlib import Path
 from dfmeta import bundle as bundles
 from dfmeta.bundle import Bundle, Report
 from dfmeta.errors import DfmetaError, Problem
-from dfmeta.graph import Graph
-from dfmeta.pipeline.fit import fit_problems
-from dfmeta.records import check_probe
 from dfmeta.schema import MANIFEST_NAME
 
 
@@ -32,12 +29,21 @@ def validate(path: str | Path, *, strict: bool = False) -> Report:
         if bundle.identity != report.identity:
             problems.append(_changed(bundle.identity, report.identity))
         elif bundle.manifest.model.graph is not None:
-            graph = Graph.from_bytes(bundle.graph_bytes(), "graph")
-            # A probe can be run only through a graph that has what the manifest names.
-            problems += fit_problems(bundle.manifest, graph) or check_probe(graph, bundle)
+            problems += _graph_problems(bundle)
     except DfmetaError as error:
         problems.append(Problem(error.where, "graph", error.found, error.expected, error.fix))
     return replace(report, valid=not problems, problems=(*report.problems, *problems))
+
+
+def _graph_problems(bundle: Bundle) -> list[Problem]:
+    # They bring onnx and onnxruntime, which nothing needs until there is a graph that is worth opening.
+    from dfmeta.graph import Graph
+    from dfmeta.pipeline.fit import fit_problems
+    from dfmeta.records import check_probe
+
+    graph = Graph.from_bytes(bundle.graph_bytes(), "graph")
+    # A probe can be run only through a graph that has what the manifest names.
+    return fit_problems(bundle.manifest, graph) or check_probe(graph, bundle)
 
 
 def _changed(now: str, before: str | None) -> Problem:

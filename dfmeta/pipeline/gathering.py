@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from dfmeta import report
 from dfmeta.data import Batch, DataSource, feed, open_data
-from dfmeta.errors import DataError, MergeError
+from dfmeta.errors import DataError, GraphError
 from dfmeta.graph import Graph
 from dfmeta.pipeline.inputs import class_count, graph_inputs
 from dfmeta.records import (
     DEFAULT_MEMORY_LIMIT,
     DEFAULT_RANK,
     Features,
-    Recorder,
     RecordPlan,
     left_out,
     make_plan,
@@ -27,7 +23,6 @@ from dfmeta.records import (
 )
 from dfmeta.records.gathered import Clip
 from dfmeta.records.recorder import Engine, choose_engine, engine_words
-from dfmeta.records.shard_checkpoint import Checkpoint
 from dfmeta.records.shard_configuration import Configuration, kind_versions
 from dfmeta.records.shard_portion import Portion
 from dfmeta.records.shards import Part
@@ -43,7 +38,7 @@ class Gathering:
     Attributes:
         presets: what to record (:data:`dfmeta.records.PRESETS`).
         preprocessing: from stored images to the model's input; published, and applied by everyone afterwards.
-        by_class: also one row for each class; needs labels.
+        by_class: also one row for each class, where a preset has any: that needs labels.
         rank: eigenpairs that each ``spectrum`` keeps.
         at: only these of the presets' sites, by value name or label; None for all.
         features, form, storage, budget_bytes: see :func:`dfmeta.records.make_plan`.
@@ -189,9 +184,32 @@ def plan_facts(graph: Graph, gathering: Gathering) -> dict[str, Any]:
     Raises:
         DataError, GraphError, UnknownName: options that do not fit the model, or a budget that no plan fits.
     """
-    classes = class_count(graph) if gathering.by_class else None
+    plan, classes = _planned(graph, gathering, labelled=True)
     missed = left_out(graph) if "calibration" in gathering.presets else ()
-    return report.plan_facts(gathering.plan(graph, classes), classes, gathering.budget_bytes, missed)
+    return report.plan_facts(plan, classes, gathering.budget_bytes, missed)
+
+
+def _planned(graph: Graph, gathering: Gathering, *, labelled: bool) -> tuple[tuple[RecordPlan, ...], int | None]:
+    """What will be recorded, and the number of classes that are kept apart; None where there is no need or no way.
+
+    Args:
+        graph: the model.
+        gathering: the options.
+        labelled: whether each unit will have a class.
+
+    Raises:
+        GraphError: records by class of a model that is no classifier.
+    """
+    if not (gathering.by_class and labelled):
+        return gathering.plan(graph, None), None
+    try:
+        classes = class_count(graph)
+    except GraphError:
+        plan = gathering.plan(graph, None)
+        if any(entry.by_class for entry in plan):
+            raise
+        return plan, None
+    return gathering.plan(graph, classes), classes
 
 
 def make_job(graph: Graph, data: DataSource | str, gathering: Gathering) -> Job:
@@ -204,87 +222,15 @@ def make_job(graph: Graph, data: DataSource | str, gathering: Gathering) -> Job:
     source = open_data(data, limit=limit, seed=seed) if isinstance(data, str) else data
     if source.count == 0:
         raise DataError(source.name, "no units", "at least one")
-    if gathering.by_class and source.labels is None:
-        fix = "Add y to the data, or record without classes (--no-classes)."
-        raise DataError(source.name, "no labels", "one class for each unit", fix)
     if gathering.batch_size < 1:
         raise DataError("batch size", str(gathering.batch_size), "1 or more")
     choose_engine(gathering.engine, gathering.device)
-    classes = class_count(graph) if gathering.by_class else None
     inputs = tuple(graph_inputs(graph, gathering.preprocessing))
-    plan = gathering.plan(graph, classes)
+    plan, classes = _planned(graph, gathering, labelled=source.labels is not None)
+    if gathering.by_class and source.labels is None and any(entry.by_class for entry in plan):
+        fix = "Add y to the data, or record without classes (--no-classes)."
+        raise DataError(source.name, "no labels", "one class for each unit", fix)
     if gathering.clip is not None:
         # Refuses a preset that cannot be noised before the work; what it leaves out is left out, and named, at the end.
         private_plan(plan, gathering.presets)
     return Job(graph, source, inputs, plan, classes, gathering)
-
-
-def gather(
-    job: Job,
-    batches: range,
-    *,
-    with_digests: bool = False,
-    checkpoint: Checkpoint | None = None,
-    progress: Progress | None = None,
-) -> Portion:
-    """What those batches give.
-
-    Args:
-        job: what to take.
-        batches: contiguous batches of its data.
-        with_digests: keep a digest of each unit, as shards do.
-        checkpoint: go on from it, and write it on the way.
-        progress: called with stage, units done, units in all, and 0.
-
-    Raises:
-        DataError, GraphError, StepError: the data does not fit the model, or the model fails on it.
-        MergeError: the checkpoint of other work.
-    """
-    asked = job.gathering
-    options: dict[str, Any] = {name: getattr(asked, name) for name in ("clip", "device", "engine", "exact")}
-    with Recorder(job.graph, job.plan, classes=job.classes, **options) as recorder:
-        portion = Portion(recorder.gathered, with_digests=with_digests)
-        done = _resume(job, batches, portion, checkpoint) if checkpoint is not None else batches.start
-        names = [entry.name for entry in job.inputs]
-        for number, batch in enumerate(job.read(range(done, batches.stop)), done + 1):
-            recorder.update(batch.inputs, batch.labels)
-            portion.note(batch.inputs, names)
-            if checkpoint is not None and checkpoint.due():
-                checkpoint.save(number, _digest(batch), portion.state())
-            if progress is not None:
-                progress("record", job.units(range(batches.start, number)), job.units(batches), 0.0)
-    return portion
-
-
-def _resume(job: Job, batches: range, portion: Portion, checkpoint: Checkpoint) -> int:
-    """Take up what was saved; the batch to go on with."""
-    saved = checkpoint.load()
-    if saved is None:
-        return batches.start
-    if not batches.start < saved.batch <= batches.stop:
-        raise MergeError(str(checkpoint.folder), f"a state after batch {saved.batch}", f"one of {batches}")
-    # The data is not part of the checkpoint. One batch of it, read once more, shows most of what may have changed.
-    (last,) = job.read(range(saved.batch - 1, saved.batch))
-    if _digest(last) != saved.last:
-        raise MergeError(
-            f"{checkpoint.folder}, batch {saved.batch - 1}",
-            "other data than when the checkpoint was written",
-            "the same units in the same order",
-            "Remove the checkpoint and start again.",
-        )
-    try:
-        portion.restore(saved.arrays)
-    except ValueError as error:
-        fix = "Remove the checkpoint and start again."
-        raise MergeError(
-            str(checkpoint.folder), f"a state that does not fit ({error})", "one that does", fix
-        ) from error
-    return saved.batch
-
-
-def _digest(batch: Batch) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(batch.inputs):
-        digest.update(np.ascontiguousarray(batch.inputs[name]).tobytes())
-    digest.update(b"" if batch.labels is None else batch.labels.tobytes())
-    return digest.hexdigest()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dfmeta.errors import MergeError, OutputExists
+from dfmeta.errors import MergeError
 from dfmeta.pipeline.gathering import Progress
+from dfmeta.pipeline.outputs import require_free
 from dfmeta.pipeline.recording import ShardWritten
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
 from dfmeta.records import DEFAULT_MIN_UNITS, DifferentialPrivacy, Gathered, RecordPlan, fit_gathered, make_plan
@@ -81,8 +81,7 @@ def merge_with(
     progress: Progress | None = None,
 ) -> Published:
     """:func:`merge`, with the options of publishing in one piece."""
-    if os.path.lexists(out):
-        raise OutputExists(out)
+    require_free(out)
     told = _told(progress, len(shards))
     shard = merge_shards(shards, allow_duplicates=allow_duplicates, progress=told)
     gathered = shard.portion.gathered
@@ -131,8 +130,7 @@ def merge_into_shard(
         MergeError: shards that do not belong together or overlap; or a published bundle.
         BundleError, SchemaError: a path that holds no shard, or one that is damaged.
     """
-    if os.path.lexists(out):
-        raise OutputExists(out)
+    require_free(out)
     told = _told(progress, len(shards))
     shard: Shard = merge_shards(shards, name=name, allow_duplicates=allow_duplicates, progress=told)
     shard.write(out)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,18 @@ from typing import Any
 import numpy as np
 
 from dfmeta.data import DataSource
-from dfmeta.errors import DataError, OutputExists
+from dfmeta.errors import DataError
 from dfmeta.graph import Graph
-from dfmeta.pipeline.distributed import DEFAULT_TIMEOUT, Ranks, cut, local_device, open_ranks
-from dfmeta.pipeline.gathering import Gathering, Job, Progress, gather, make_job
+from dfmeta.pipeline.distributed import cut
+from dfmeta.pipeline.gathering import Gathering, Job, Progress
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
+from dfmeta.pipeline.running import Running, run
 from dfmeta.records import DEFAULT_MIN_UNITS, DEFAULT_RANK
 from dfmeta.records.publication import small_classes
 from dfmeta.records.recorder import Engine
-from dfmeta.records.shard_checkpoint import DEFAULT_SECONDS, Checkpoint
-from dfmeta.records.shard_configuration import require_same
 from dfmeta.records.shard_portion import Portion
-from dfmeta.records.shards import Shard, empty_portion
+from dfmeta.records.shards import Shard
 from dfmeta.schema import v1
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """How the work is done; nothing of it changes the result.
-
-    Attributes:
-        checkpoint: folder in which the state is kept, so that the same call goes on after an interruption.
-        checkpoint_seconds: least time between two writings of it; 0 writes after every batch.
-        distributed: share the work with the other processes that torchrun started; each must make the same call.
-        timeout: seconds to wait for another process.
-        progress: called with stage, units done, units in all, and 0.
-    """
-
-    checkpoint: str | Path | None = None
-    checkpoint_seconds: float = DEFAULT_SECONDS
-    distributed: bool = False
-    timeout: float = DEFAULT_TIMEOUT
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +81,7 @@ def record(
         presets: what to record (:data:`dfmeta.records.PRESETS`).
         preprocessing: from stored images to the model's input; published, and applied by everyone afterwards.
         release: what to say about it.
-        by_class: also one row for each class; needs labels.
+        by_class: also one row for each class, where a preset has any: that needs labels.
         rank: eigenpairs that each ``spectrum`` keeps.
         at: only these of the presets' sites, by value name or label; None for all.
         min_units: the smallest class that may be published.
@@ -136,34 +115,28 @@ def record_with(
     running: Running | None = None,
 ) -> Published:
     """:func:`record`, with its options in three pieces."""
-    running = running or Running()
-    with open_ranks(running.distributed, timeout=running.timeout, device=gathering.device) as ranks:
-        if ranks.first and os.path.lexists(out):
-            raise OutputExists(out)
-        job = make_job(graph, data, replace(gathering, device=local_device(gathering.device)))
+
+    def choose(job: Job) -> range:
         _require_units(job, publishing)
-        whole = range(job.batch_count)
-        portion, checkpoint = _work(job, whole, ranks, running, with_digests=False)
+        return range(job.batch_count)
 
-        def finish() -> dict[str, Any]:
-            published = publish(
-                out,
-                graph,
-                publishing.recording(portion.gathered, gathering.budget_bytes),
-                inputs=job.inputs,
-                release=publishing.release,
-                split=job.source.split,
-                label_names=job.configuration.label_names,
-                classes=job.classes,
-                seed=gathering.seed,
-                limit=gathering.limit,
-                engine=job.engine,
-            )
-            return {**asdict(published), "path": str(published.path)}
+    def finish(job: Job, batches: range, portion: Portion) -> dict[str, Any]:
+        published = publish(
+            out,
+            graph,
+            publishing.recording(portion.gathered, gathering.budget_bytes),
+            inputs=job.inputs,
+            release=publishing.release,
+            split=job.source.split,
+            label_names=job.configuration.label_names,
+            classes=job.classes,
+            seed=gathering.seed,
+            limit=gathering.limit,
+            engine=job.engine,
+        )
+        return {**asdict(published), "path": str(published.path)}
 
-        facts = ranks.share(finish)
-        if checkpoint is not None:
-            checkpoint.remove()
+    facts = run(graph, data, out, gathering, running or Running(), choose, finish)
     return Published(**{**facts, "path": Path(facts["path"]), "left_out": tuple(facts["left_out"])})
 
 
@@ -195,28 +168,24 @@ def record_shard(
         DataError, GraphError, StepError: the data does not fit the model, or the model fails on it.
         MergeError: the checkpoint of other work.
     """
-    running, gathering = _with_progress(running, progress), gathering or Gathering()
     number, parts = part
     if not 1 <= number <= parts:
         raise DataError("part", f"{number}/{parts}", "I/N, with I from 1 to N")
-    with open_ranks(running.distributed, timeout=running.timeout, device=gathering.device) as ranks:
-        if ranks.first and os.path.lexists(out):
-            raise OutputExists(out)
-        job = make_job(graph, data, replace(gathering, device=local_device(gathering.device)))
+
+    def choose(job: Job) -> range:
         batches = cut(job.batch_count, number - 1, parts)
         if not batches:
             found = f"no batch of {job.batch_count} for part {number}/{parts}"
             raise DataError(job.source.name, found, "at least one", "Cut into fewer parts, or into smaller batches.")
-        portion, checkpoint = _work(job, batches, ranks, running, with_digests=True)
+        return batches
 
-        def finish() -> dict[str, Any]:
-            shard = Shard(name, job.configuration, (job.part(name, portion, batches),), portion, graph)
-            shard.write(out)
-            return {**asdict(ShardWritten.of(out, shard)), "path": str(out)}
+    def finish(job: Job, batches: range, portion: Portion) -> dict[str, Any]:
+        shard = Shard(name, job.configuration, (job.part(name, portion, batches),), portion, graph)
+        shard.write(out)
+        return {**asdict(ShardWritten.of(out, shard)), "path": str(out)}
 
-        facts = ranks.share(finish)
-        if checkpoint is not None:
-            checkpoint.remove()
+    running = _with_progress(running, progress)
+    facts = run(graph, data, out, gathering or Gathering(), running, choose, finish, with_digests=True)
     return ShardWritten(**{**facts, "path": Path(facts["path"])})
 
 
@@ -233,29 +202,3 @@ def _require_units(job: Job, publishing: Publishing) -> None:
 def _with_progress(running: Running | None, progress: Progress | None) -> Running:
     running = running or Running()
     return running if progress is None else replace(running, progress=progress)
-
-
-def _work(
-    job: Job, batches: range, ranks: Ranks, running: Running, *, with_digests: bool
-) -> tuple[Portion, Checkpoint | None]:
-    """Gather these batches with everyone, and add up on the first rank."""
-    part = ranks.part(len(batches))
-    mine = batches[part.start : part.stop]
-    checkpoint = None
-    if running.checkpoint is not None:
-        folder = Path(running.checkpoint)
-        if ranks.size > 1:
-            folder = folder.with_name(f"{folder.name}-{ranks.rank}-of-{ranks.size}")
-        checkpoint = Checkpoint(folder, job.identity(mine), seconds=running.checkpoint_seconds)
-    progress = running.progress if ranks.first else None
-    portion = gather(job, mine, with_digests=with_digests, checkpoint=checkpoint, progress=progress)
-    words = job.configuration.words
-
-    def take(rank: int, theirs: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        require_same(f"rank {rank}", theirs, "rank 0", words)
-        other = empty_portion(job.configuration, with_digests=with_digests)
-        other.restore(arrays)
-        portion.merge(other)
-
-    ranks.collect(words, portion.state, take)
-    return portion, checkpoint

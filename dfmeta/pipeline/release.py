@@ -1,9 +1,7 @@
-"""The release that a publisher writes: the manifest from what was measured and what is said, and the bundle."""
+"""The release that a publisher writes: what is given away of what was measured, and the bundle."""
 
 from __future__ import annotations
 
-import datetime
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,29 +9,30 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dfmeta import __version__
-from dfmeta._catalog import KINDS
 from dfmeta.bundle import Content, write_bundle
 from dfmeta.errors import DataError
 from dfmeta.graph import Graph
+from dfmeta.pipeline.drafting import (
+    GRAPH_PATH,
+    PROBE_PATH,
+    RECORDS_PATH,
+    Origin,
+    draft_manifest,
+    sidecar_tensors,
+)
 from dfmeta.pipeline.inputs import input_range
 from dfmeta.records import (
     DEFAULT_MIN_UNITS,
     DifferentialPrivacy,
     Gathered,
-    Probe,
     Recording,
-    SitePlan,
-    Taken,
     fit_gathered,
-    publication,
     take_probe,
 )
+from dfmeta.records.publication import publication
 from dfmeta.records.recorder import engine_words
-from dfmeta.schema import Manifest, v1
+from dfmeta.schema import v1
 
-GRAPH_PATH, RECORDS_PATH, PROBE_PATH = "model.onnx", "dfmeta/records.safetensors", "dfmeta/probe.safetensors"
-LABELS = "classes"
 # What a tensor takes in a sidecar's header, at most: its name, type, shape and place.
 HEADER_BYTES = 192
 
@@ -94,8 +93,12 @@ class Publishing:
             found, expected = "units that were scaled down, and no noise", "--dp-rho with it"
             raise DataError("--dp-clip", found, expected, "Give --dp-rho, or record without --dp-clip.")
         made = publication(gathered, min_units=self.min_units, suppress=self.suppress, privacy=self.privacy)
+        return made if budget_bytes is None else self._within(budget_bytes, gathered, made)
+
+    def _within(self, budget_bytes: int, gathered: Gathered, made: Recording) -> Recording:
+        """The same records, smaller ones if these take more."""
         target = budget_bytes
-        while budget_bytes is not None and target is not None and stored_bytes(made) > budget_bytes:
+        while stored_bytes(made) > budget_bytes:
             needed, target = stored_bytes(made), target - (stored_bytes(made) - budget_bytes)
             try:
                 # Noise is drawn once: with it there is no second try.
@@ -174,29 +177,10 @@ def publish(
     ranges = {entry.name: input_range(entry) for entry in inputs}
     bounds = {name: pair for name, pair in ranges.items() if np.isfinite(pair).all()}
     probe = take_probe(graph, recording.sites, bounds, seed)
-    names = list(label_names or map(str, range(classes or 0)))
-    tensors: dict[str, np.ndarray] = {}
-    records = []
-    for number, taken in enumerate(recording.records):
-        records.append(_record(f"r{number:04d}", taken, recording))
-        tensors |= {f"r{number:04d}.{name}": array for name, array in taken.tensors.items()}
-    manifest = Manifest(
-        format="dfmeta",
-        format_version="1.0",
-        bundle=_bundle_info(release),
-        files=[
-            v1.File.draft("graph", "model.graph", GRAPH_PATH),
-            v1.File.draft("records", "records", RECORDS_PATH),
-            v1.File.draft("probe", "probe", PROBE_PATH),
-        ],
-        model=_model(graph, inputs, release, names, probe),
-        sites=[_site(site) for site in recording.sites],
-        records=records,
-        runs=[_run(recording, seed, limit, engine or engine_words(None, "cpu"))],
-        datasets=[_dataset(recording, release, split)],
-        privacy=_privacy(recording, release),
-        licenses=v1.Licenses(records=release.license, model=release.license) if release.license else None,
-    )
+    labels = list(label_names or map(str, range(classes or 0)))
+    origin = Origin(inputs, labels, split, seed, limit, engine or engine_words(None, "cpu"))
+    manifest = draft_manifest(graph, recording, probe, origin, release)
+    tensors = sidecar_tensors(recording)
     members: dict[str, Content] = {GRAPH_PATH: graph.raw, RECORDS_PATH: tensors, PROBE_PATH: probe.tensors}
     identity = write_bundle(out, manifest, members)
     size = (Path(out) / RECORDS_PATH).stat().st_size
@@ -205,129 +189,10 @@ def publish(
         Path(out),
         identity,
         len(recording.sites),
-        len(records),
+        len(recording.records),
         recording.unit_count,
         size,
         len(graph.raw),
         recording.left_out,
         told,
     )
-
-
-def _extremes(recording: Recording) -> str:
-    """What became of smallest and largest values: no kind but one that says so publishes any."""
-    specs = (KINDS.load(taken.plan.kind, "spec") for taken in recording.records)
-    policies = {getattr(spec, "EXTREMES_POLICY", "none-published") for spec in specs} - {"none-published"}
-    if not policies:
-        return "none-published"
-    return "noised" if recording.ledger is not None else policies.pop()
-
-
-def _bundle_info(release: Release) -> v1.BundleInfo:
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return v1.BundleInfo(
-        id=f"urn:uuid:{uuid.uuid4()}",
-        version=release.version,
-        created=now,
-        title=release.title,
-        description=release.description,
-        generator=v1.Generator(name="dfmeta", version=__version__),
-    )
-
-
-def _model(graph: Graph, inputs: Sequence[v1.Input], release: Release, labels: list[str], probe: Probe) -> v1.Model:
-    outputs = [
-        v1.Output(
-            name=value.name,
-            dtype=value.dtype,
-            shape=_shape(value.shape),
-            semantics="logits" if number == 0 and labels else None,
-            labels=LABELS if number == 0 and labels else None,
-        )
-        for number, value in enumerate(graph.outputs)
-    ]
-    return v1.Model(
-        name=release.name,
-        parameter_count=graph.parameter_count,
-        graph=v1.GraphRef(
-            file="graph",
-            ir_version=graph.ir_version,
-            opset_import=[v1.OpsetImport(domain="", version=graph.opset)],
-        ),
-        inputs=list(inputs),
-        outputs=outputs,
-        label_sets=[v1.LabelSet(id=LABELS, names=labels)] if labels else [],
-        probe=v1.ProbeRef(file="probe", atol=probe.atol, rtol=probe.rtol),
-    )
-
-
-def _shape(shape: Sequence[int | str]) -> list[int | str]:
-    return ["batch", *shape[1:]] if shape else []
-
-
-def _site(site: SitePlan) -> v1.Site:
-    channels = site.shape[site.feature_axis] if site.feature_axis is not None else None
-    return v1.Site(
-        id=site.id,
-        label=site.label,
-        addresses=[v1.OnnxValue(file="graph", value=site.value)],
-        dtype=site.dtype,
-        shape=list(site.shape),
-        feature_axis=site.feature_axis,
-        feature_count=int(channels) if channels is not None else None,
-        probe=v1.SiteProbe(mean=f"{site.id}.mean", l2=f"{site.id}.l2"),
-    )
-
-
-def _record(name: str, taken: Taken, recording: Recording) -> v1.Record:
-    spec = KINDS.load(taken.plan.kind, "spec")
-    return v1.Record(
-        id=name,
-        site=taken.plan.site.id,
-        paired_site=taken.plan.paired.id if taken.plan.paired is not None else None,
-        kind=taken.plan.kind,
-        kind_version=spec.VERSION,
-        file="records",
-        run="run",
-        group=v1.Group(by="class", label_set=LABELS) if taken.by_class else v1.Group(by="all"),
-        features=taken.plan.features,
-        feature_count=taken.plan.feature_count,
-        tensors={key: v1.TensorRef.draft(f"{name}.{key}") for key in taken.tensors},
-        conventions=spec.CONVENTIONS,
-        configuration=dict(taken.plan.configuration),
-        unit_count=taken.unit_count,
-        position_count=taken.position_count,
-        # What was withheld is missing from the record over all units too, and what was noised stays so.
-        mergeable=spec.MERGEABLE and recording.suppression == "none" and recording.ledger is None,
-        suppressed_groups=list(taken.suppressed),
-    )
-
-
-def _dataset(recording: Recording, release: Release, split: str | None) -> v1.Dataset:
-    return v1.Dataset(
-        id="data",
-        name=release.dataset,
-        split=split,
-        unit=release.unit,
-        unit_count=recording.unit_count,
-        contains_personal_data=release.contains_personal_data,
-    )
-
-
-def _privacy(recording: Recording, release: Release) -> v1.Privacy:
-    return v1.Privacy(
-        unit=release.unit,
-        min_unit_count=recording.min_units,
-        suppression=recording.suppression,
-        extremes_policy=_extremes(recording),
-        differential_privacy=dict(recording.ledger) if recording.ledger is not None else None,
-        attestation="declared-by-publisher",
-    )
-
-
-def _run(recording: Recording, seed: int, limit: int | None, engine: v1.Engine) -> v1.Run:
-    if recording.suppression != "none" or recording.ledger is not None:
-        # Beside the number of published units, that of the drawn ones is the size of what was withheld; and where
-        # counts are private, it is the count.
-        limit = None
-    return v1.Run(id="run", dataset="data", engine=engine, batch_size=recording.batch_size, seed=seed, limit=limit)

@@ -5,6 +5,7 @@ Two slots are written in turn, each whole or not at all, so that one that can be
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -147,6 +148,19 @@ class Checkpoint:
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise BundleError(str(self.folder), reason, "a folder for the checkpoint", "Choose another.") from error
+
+
+def checkpoints_at(folder: str | os.PathLike[str]) -> list[Path]:
+    """Folders of checkpoints that were begun under this name, those of the ranks of torchrun included."""
+    path = Path(folder)
+    ranks = sorted(path.parent.glob(f"{glob.escape(path.name)}-*-of-*"))
+    return [each for each in (path, *ranks) if any((each / slot / CHECKPOINT_NAME).is_file() for slot in _SLOTS)]
+
+
+def checkpoint_of_rank(folder: str | os.PathLike[str], rank: int, size: int) -> Path:
+    """The folder of one of several processes that were given the same name; the name itself of the only one."""
+    path = Path(folder)
+    return path if size == 1 else path.with_name(f"{path.name}-{rank}-of-{size}")
 
 
 def _damaged(path: Path, error: Exception) -> BundleError:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dfmeta.bundle import Bundle
+from dfmeta.records.shard_checkpoint import Checkpoint
 
 Command = Callable[..., Any]
 MODEL = ("--data", "digits:train", "--scale", "1/255", "--preset", "all-layers")
@@ -114,3 +115,16 @@ def test_a_checkpoint_at_the_command_line(command: Command, release: Path, tmp_p
     done = command("record", "--model", release / "model.onnx", *MODEL, *words)
     assert done.code == 0, done.err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_checkpoint_that_outlived_its_work(
+    command: Command, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--checkpoint", tmp_path / "ck", "--checkpoint-seconds", 0, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", lambda self: None)
+        assert command("record", "--model", release / "model.onnx", *MODEL, *words).code == 0
+    done = command("record", "--model", release / "model.onnx", *MODEL, *words)
+    assert done.code == 2
+    assert "found a complete bundle, and a checkpoint beside it" in done.err
+    assert f"remove the checkpoint ({tmp_path / 'ck'})" in done.err

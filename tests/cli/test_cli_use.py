@@ -11,6 +11,7 @@ import pytest
 
 from dfmeta import __version__
 from dfmeta.cli import app, failures, main
+from dfmeta.cli.groups import expanded
 from dfmeta.compress.distill import Config
 from dfmeta.errors import OutputExists
 from dfmeta.pipeline import distill, evaluate, reconstruct, record
@@ -59,7 +60,7 @@ PIPELINE = {"record": record, "reconstruct": reconstruct, "distill": distill, "e
 def test_defaults_are_the_pipelines(verb: str) -> None:
     """The command repeats them so that its help needs no torch; here is where a difference shows."""
     command = next(each for each in app.VERBS if each.__name__ == verb)
-    mine = inspect.signature(command).parameters
+    mine = inspect.signature(expanded(command)).parameters
     theirs = {name: each.default for name, each in inspect.signature(PIPELINE[verb]).parameters.items()}
     if verb == "record":
         theirs = {**theirs, "preset": ",".join(theirs["presets"]), "suppress_small": theirs["suppress"]}

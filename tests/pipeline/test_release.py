@@ -12,7 +12,7 @@ from dfmeta import __version__
 from dfmeta.bundle import Bundle
 from dfmeta.data import from_flags, open_data
 from dfmeta.errors import DataError, GraphError, OutputExists, StepError, UnknownName
-from dfmeta.pipeline import record, validate
+from dfmeta.pipeline import Gathering, plan_facts, record, validate
 from dfmeta.pipeline.release import Release
 
 OPS = from_flags(1 / 255)
@@ -190,6 +190,31 @@ def test_classes_need_an_output_of_classes(linear, patients, tmp_path):
     assert validate(tmp_path / "out").valid
     manifest = json.loads((tmp_path / "out" / "dfmeta.json").read_text())
     assert "labels" not in manifest["model"]["outputs"][0]
+
+
+def test_calibration_needs_no_labels(digits_teacher, tmp_path):
+    """None of its records is by class."""
+    np.savez(tmp_path / "set.npz", x_train=images())
+    data = f"{tmp_path / 'set.npz'}:train"
+    made = record(digits_teacher, data, tmp_path / "out", presets=["calibration"], preprocessing=OPS)
+    assert made.units == 100
+    assert validate(tmp_path / "out", strict=True).valid
+    manifest = json.loads((tmp_path / "out" / "dfmeta.json").read_text())
+    assert {entry["group"]["by"] for entry in manifest["records"]} == {"all"}
+    both = ["calibration", "all-layers"]
+    with pytest.raises(DataError, match=r"no labels, expected one class for each unit.*--no-classes"):
+        record(digits_teacher, data, tmp_path / "other", presets=both, preprocessing=OPS)
+    assert not (tmp_path / "other").exists()
+
+
+def test_calibration_needs_no_classifier(linear, patients, tmp_path):
+    """Labels are there, and stand for nothing that it would record."""
+    dense = linear((1, 8, 8), (10, 4))
+    record(dense, str(patients), tmp_path / "out", presets=["calibration"], preprocessing=OPS)
+    assert validate(tmp_path / "out").valid
+    assert plan_facts(dense, Gathering(["calibration"]))["classes"] is None
+    with pytest.raises(GraphError, match="--no-classes"):
+        plan_facts(dense, Gathering(["all-layers"]))
 
 
 def test_a_graph_without_sites_is_refused(tmp_path, patients, linear):

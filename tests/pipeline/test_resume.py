@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dfmeta.data import from_flags
-from dfmeta.errors import MergeError
-from dfmeta.pipeline import Gathering, Running, record, record_shard
+from dfmeta.errors import MergeError, OutputExists
+from dfmeta.pipeline import Gathering, Publishing, Running, record, record_shard, record_with
+from dfmeta.records.shard_checkpoint import Checkpoint, checkpoint_of_rank, checkpoints_at
 
 OPS = from_flags(1 / 255)
 HOW = Gathering(presets=("top-layer", "all-layers"), preprocessing=OPS, batch_size=50)
@@ -51,7 +52,7 @@ while True:
 
 
 def files(path):
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,46 @@ def test_data_that_changed_meanwhile_is_refused(digits_teacher, tmp_path):
     np.savez(path, x=x[::-1], y=np.arange(200) % 10)
     with pytest.raises(MergeError, match="batch 1: found other data than when the checkpoint was written"):
         resumed(digits_teacher, tmp_path, data=str(path))
+
+
+def killed_at_the_end(graph, folder, monkeypatch, what):
+    """All is done and written, but the checkpoint is still there."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", lambda self: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            again(graph, folder, what)
+    assert sorted(path.name for path in folder.iterdir()) == ["ck", "out"]
+
+
+def again(graph, folder, what):
+    running = Running(folder / "ck", 0)
+    if what == "bundle":
+        return record_with(graph, "digits:train", folder / "out", HOW, Publishing(), running)
+    return record_shard(graph, "digits:train", folder / "out", name="all", gathering=HOW, running=running)
+
+
+@pytest.mark.parametrize("what", ["bundle", "shard"])
+def test_killed_after_the_work_and_before_the_checkpoint_is_gone(digits_teacher, tmp_path, monkeypatch, what):
+    killed_at_the_end(digits_teacher, tmp_path, monkeypatch, what)
+    before = files(tmp_path / "ck")
+    with pytest.raises(OutputExists) as error:
+        again(digits_teacher, tmp_path, what)
+    assert error.value.found == f"a complete {what}, and a checkpoint beside it"
+    assert f"the work is done: remove the checkpoint ({tmp_path / 'ck'})" in error.value.fix
+    assert files(tmp_path / "ck") == before
+
+
+def test_an_output_that_is_not_complete_is_not_called_so(digits_teacher, tmp_path, monkeypatch):
+    killed_at_the_end(digits_teacher, tmp_path, monkeypatch, "bundle")
+    (tmp_path / "out" / "dfmeta.json").unlink()
+    with pytest.raises(OutputExists, match="found something already there"):
+        again(digits_teacher, tmp_path, "bundle")
+
+
+def test_checkpoints_of_ranks_are_found_too(tmp_path):
+    for name in ("ck[1]-0-of-2", "ck[1]-1-of-2", "ck1-0-of-2"):
+        (tmp_path / name / "slot-0").mkdir(parents=True)
+        (tmp_path / name / "slot-0" / "dfmeta-checkpoint.json").touch()
+    expected = [checkpoint_of_rank(tmp_path / "ck[1]", rank, 2) for rank in (0, 1)]
+    assert checkpoints_at(tmp_path / "ck[1]") == expected
+    assert checkpoints_at(tmp_path / "ck") == []

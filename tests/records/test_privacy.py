@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from dfmeta._catalog import KINDS
 from dfmeta.errors import DataError, MergeError
 from dfmeta.numerics.zcdp import epsilon, gaussian_sigma
-from dfmeta.records import Gathered, RecordPlan, SitePlan, publication
+from dfmeta.records import Gathered, RecordPlan, SitePlan
 from dfmeta.records.gathered import clipped_units
 from dfmeta.records.presets import Choice
 from dfmeta.records.privacy import DifferentialPrivacy, noised, private_plan
 from dfmeta.records.privacy_mechanisms import MECHANISMS, sum_of
+from dfmeta.records.publication import publication
 
 FLAT = SitePlan("s0", "dense", "dense", "float32", ("batch", 6), 1)
 MAPS = SitePlan("s1", "maps", "conv", "float32", ("batch", 3, 4, 4), 1)

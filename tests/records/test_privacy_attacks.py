@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfmeta.numerics.packed import pack
-from dfmeta.records import DifferentialPrivacy, Gathered, RecordPlan, SitePlan, Statistic, publication
+from dfmeta.records import DifferentialPrivacy, Gathered, RecordPlan, SitePlan, Statistic
 from dfmeta.records.privacy_reference import ReferenceMoments
 from dfmeta.records.privacy_roc import Trial, area, curve, judged, strongest, true_positives, wilson
 from dfmeta.records.privacy_scores import Scorer, SecondMoments
+from dfmeta.records.publication import publication
 
 FLAT = SitePlan("s0", "x", "x", "float32", ("batch", 12), 1)
 MAPS = SitePlan("s1", "y", "y", "float32", ("batch", 4, 3, 3), 1)

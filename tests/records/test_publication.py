@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfmeta.errors import DataError
-from dfmeta.records import Gathered, RecordPlan, SitePlan, publication
+from dfmeta.records import Gathered, RecordPlan, SitePlan
+from dfmeta.records.publication import publication
 
 SITE = SitePlan("s0", "x", "x", "float32", ("batch", 5), 1)
 MOMENTS = RecordPlan(SITE, "moments", True, "flattened")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
 
 from dfmeta.errors import DataError, GraphError, StepError
 from dfmeta.graph import Graph, TorchGraph
-from dfmeta.records import Recorder, RecordPlan, find_sites, make_plan
+from dfmeta.records import Gathered, Recorder, RecordPlan, find_sites, make_plan
+from dfmeta.records.workers import Workers
 
 EVERYTHING = ("top-layer", "all-layers", "spectral")
 # onnxruntime computes the activations in float32: relative to the site's scale, they are off by a few 1e-6.
@@ -319,3 +323,67 @@ def test_a_small_class_says_what_can_be_done(digits_teacher, plan, data):
         take(digits_teacher, plan, lonely(data))
     for way in ("--limit", "--no-classes", "--suppress-small"):
         assert way in caught.value.fix
+
+
+def test_threads_do_not_change_a_single_bit(plan):
+    one, two = (Gathered(plan, classes=10) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    sites = {site.id: site for entry in plan for site in entry.sites}.values()
+    before, workers = torch.get_num_threads(), Workers(2)
+    torch.set_num_threads(1)
+    try:
+        for _ in range(2):
+            group = torch.randint(0, 10, (60,), generator=generator)
+            values = {site.id: torch.randn(60, *map(int, site.shape[1:]), generator=generator) for site in sites}
+            one.update(values, group)
+            two.update(values, group, workers)
+    finally:
+        torch.set_num_threads(before)
+        workers.close()
+    for name, array in one.state().items():
+        np.testing.assert_array_equal(two.state()[name], array, err_msg=name, strict=True)
+
+
+def test_a_batch_that_is_refused_leaves_no_trace(plan):
+    gathered = Gathered(plan, classes=10)
+    sites = {site.id: site for entry in plan for site in entry.sites}
+    before = gathered.state()
+    for bad in sites.values():
+        values = {site.id: torch.ones(20, *map(int, site.shape[1:])) for site in sites.values()}
+        values[bad.id].view(-1)[5] = torch.nan
+        with pytest.raises(StepError, match="NaN or infinity") as caught:
+            gathered.update(values, torch.arange(20) % 10)
+        assert bad.label in str(caught.value)
+    for name, array in gathered.state().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_workers_return_in_order_and_raise_the_first_error(count):
+    before, workers = torch.get_num_threads(), Workers(count)
+    done = []
+
+    def piece(number):
+        done.append(number)
+        if number in (4, 6):
+            raise ValueError(str(number))
+        return number
+
+    assert workers.run([partial(piece, number) for number in range(4)]) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="4"):
+        workers.run([partial(piece, number) for number in range(9)])
+    assert workers.run([]) == []
+    assert torch.get_num_threads() == before
+    workers.close()
+
+
+def test_each_worker_keeps_torch_to_one_core():
+    workers = Workers(2)
+    together = Barrier(2)
+
+    def piece():
+        together.wait()
+        return torch.get_num_threads()
+
+    assert workers.run([piece, piece]) == [1, 1]
+    workers.close()

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from dfmeta.errors import GraphError
-from dfmeta.graph.dtypes import CARRIERS, FLOATS
+from dfmeta.graph.carriers import CARRIERS
+from dfmeta.graph.dtypes import FLOATS
 
 
 @dataclass(frozen=True)
