@@ -154,7 +154,7 @@ def distill(
     student.train()
     while not schedule.finished(step):
         schedule.set(step)
-        inputs = augmented(source(config.batch), config.shift, config.flip, generator)
+        inputs = augmented(kept.guard(source, config.batch), config.shift, config.flip, generator)
         with torch.no_grad():
             wanted = teacher(inputs)
         error = _loss(_forward(student, inputs, wanted), wanted, config)
@@ -199,6 +199,14 @@ class _Kept:
         self._good: tuple[int, dict[str, Tensor]] | None = None
         self._mean = {name: p.detach().clone() for name, p in student.named_parameters()} if decay else {}
         self._taken = 0
+
+    def guard(self, source: Source, count: int) -> Tensor:
+        """Inputs of ``source``; where what makes them diverges, the last good weights are put back too."""
+        try:
+            return source(count)
+        except Diverged as error:
+            error.kept = self.restore()
+            raise
 
     def keep(self, step: int) -> None:
         """Remember the weights after ``step`` steps, now and then."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dfmeta.errors import GraphError
-from dfmeta.graph import dtypes
-from dfmeta.graph.batch import fixed_batch, rewrites
+from dfmeta.graph.batch import fixed_batch
+from dfmeta.graph.carriers import CARRIERS, to_torch
+from dfmeta.graph.dtypes import FLOATS
+from dfmeta.graph.freeing import rewrites
+from dfmeta.graph.learning import in_training, running_statistics, with_values
 from dfmeta.graph.load import Graph
 from dfmeta.graph.plan import Plan, Step, bind, execute, fold, plan, steering_constants
 
@@ -19,34 +23,41 @@ class TorchGraph(nn.Module):
     """Runs a graph node by node with torch operators.
 
     The semantics are those of evaluation: BatchNormalization uses its stored statistics, Dropout does
-    nothing, whatever ``train()`` says. Nothing is computed in place, so returned values stay valid. Moving
-    the module (``.to(device)``, ``.double()``) moves every floating value of the graph, casts included.
+    nothing, whatever ``train()`` says; a frozen teacher stays as it is. Only a graph made with
+    ``batch_norm="train"`` follows ``train()`` and ``eval()`` in BatchNormalization (and in nothing else).
+    Nothing is computed in place, so returned values stay valid. Moving the module (``.to(device)``,
+    ``.double()``) moves every floating value of the graph, casts included.
 
     A graph exported with a fixed batch takes any multiple of it: its reshapes are freed where that is certain
-    to be sound (:mod:`dfmeta.graph.batch`), and otherwise every item is run as its own batch, vectorized.
+    to be sound (:mod:`dfmeta.graph.freeing`), and otherwise every item is run as its own batch, vectorized.
 
     Args:
         graph: a checked graph.
         trainable: whether the weights (:attr:`Graph.weights`) become parameters; all other constants are
-        buffers.
-            What is computed from other constants alone is computed once, here.
+            buffers. What is computed from other constants alone is computed once, here.
+        batch_norm: ``"train"`` for a student: in ``train()`` mode BatchNormalization uses the statistics of the
+            batch and moves its running mean and variance (buffers), as torch's own layers do with momentum 0.1.
 
     Raises:
         UnsupportedOperator: naming a node that cannot run.
+        GraphError: ``batch_norm="train"`` where running statistics are not tensors of the file.
     """
 
-    def __init__(self, graph: Graph, *, trainable: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, *, trainable: bool = False, batch_norm: Literal["evaluate", "train"] = "evaluate"
+    ) -> None:
         super().__init__()
         self.graph = graph
+        self._statistics = running_statistics(graph) if batch_norm == "train" else frozenset[str]()
         self._steps: dict[bool, tuple[Step, ...] | None] = {False: bind(graph)}
         self._slots: dict[str, str] = {}
-        self._plans: dict[tuple[tuple[str, ...], torch.dtype | None, bool], Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], torch.dtype | None, bool, bool], Plan] = {}
         self._batch = fixed_batch(graph)
         steps = self._steps[False] or ()
         for name, array in graph.initializers.items():
             self._hold(
                 name,
-                dtypes.to_torch(array, f"{graph.where}: tensor {name!r}"),
+                to_torch(array, f"{graph.where}: tensor {name!r}"),
                 trainable and name in graph.weights,
             )
         fixed = {name: self._constant(name) for name in self._slots if name not in graph.weights}
@@ -54,7 +65,7 @@ class TorchGraph(nn.Module):
             self._hold(name, tensor, False)
         # Shapes, axes and the like are read as Python numbers: their constants stay on the CPU for good.
         self._host = {name: self._constant(name) for name in steering_constants(steps) if name in self._slots}
-        self._probe = next((name for name in self._slots if graph.value(name).dtype in dtypes.FLOATS), None)
+        self._probe = next((name for name in self._slots if graph.value(name).dtype in FLOATS), None)
 
     def _hold(self, name: str, tensor: Tensor, trainable: bool) -> None:
         slot = f"constant_{len(self._slots)}"
@@ -72,6 +83,25 @@ class TorchGraph(nn.Module):
         """Initializers by their name in the graph: parameters where trainable, buffers otherwise."""
         for name in self.graph.initializer_names:
             yield name, self._constant(name)
+
+    def to_graph(self) -> Graph:
+        """The same graph with the present values of its weights, and of the running statistics that move.
+
+        Nodes, names and everything else stay as they are in the file; each tensor has the file's element type.
+
+        Raises:
+            GraphError: values that do not fit the file, which no training makes.
+        """
+        present = {
+            name: self._constant(name)
+            for name in self.graph.initializer_names
+            if name in self.graph.weights or name in self._statistics
+        }
+        return with_values(self.graph, present)
+
+    def _moves(self) -> bool:
+        """Whether running this now changes running statistics."""
+        return bool(self._statistics) and self.training
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """First output for ``inputs`` in graph order.
@@ -108,6 +138,13 @@ class TorchGraph(nn.Module):
         chosen = self._plan(names, real, False)
         given = self._given(chosen, inputs)
         groups = self._groups(given)
+        if groups is not None and self._moves() and not self._freed():
+            raise GraphError(
+                self.graph.where,
+                f"a batch of {self._batch} that is part of the graph",
+                "a free one: BatchNormalization learns from the whole batch",
+                "Export the graph with a dynamic batch.",
+            )
         if groups is None:
             found = self._execute(chosen, given, names)
         elif self._freed():
@@ -197,7 +234,7 @@ class TorchGraph(nn.Module):
         return tuple(changed)
 
     def _plan(self, values: tuple[str, ...], real: torch.dtype | None, freed: bool) -> Plan:
-        key = (values, real, freed)
+        key = (values, real, freed, self._moves())
         if key not in self._plans:
             for name in values:
                 self.graph.value(name)
@@ -205,6 +242,7 @@ class TorchGraph(nn.Module):
                 dataclasses.replace(step, node=dataclasses.replace(step.node, real=real))
                 for step in self._steps[freed] or ()
             ]
+            steps = [in_training(step) for step in steps] if self._moves() else steps
             self._plans[key] = plan(steps, values, {*self._slots, *self._host})
         return self._plans[key]
 
@@ -215,15 +253,15 @@ class TorchGraph(nn.Module):
             tensor = self._constant(name)
         else:
             for value in self.graph.inputs:
-                if value.dtype in dtypes.FLOATS and value.name in inputs:
+                if value.dtype in FLOATS and value.name in inputs:
                     name, tensor = value.name, inputs[value.name]
-        if name is None or tensor is None or tensor.dtype == dtypes.CARRIERS[self.graph.value(name).dtype]:
+        if name is None or tensor is None or tensor.dtype == CARRIERS[self.graph.value(name).dtype]:
             return None
         return tensor.dtype
 
     def _declared(self, name: str, tensor: Tensor) -> Tensor:
         """Quantized values, carried as floating numbers between nodes, in the integer type of the file."""
         declared = self.graph.value(name).dtype
-        if tensor.is_floating_point() and declared not in dtypes.FLOATS:
-            return tensor.to(dtypes.CARRIERS[declared])
+        if tensor.is_floating_point() and declared not in FLOATS:
+            return tensor.to(CARRIERS[declared])
         return tensor

@@ -203,7 +203,7 @@ def distill(
         done = distillation.distill(network, teach, draw, config, task.generator, progress, watch)
     except Diverged as error:
         raise _kept(error, out, lambda: _export(network, opened, task, recipe, dynamic_batch)) from error
-    sample = draw(1000)
+    sample = made.sample(1000)[0]
     with torch.no_grad():
         agreement = (network(sample).argmax(1) == task.logits(sample).argmax(1)).float().mean().item() * 100
     raw = _export(network, opened, task, recipe, dynamic_batch)

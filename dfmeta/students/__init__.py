@@ -66,7 +66,10 @@ def build(spec: str, input_shape: tuple[int, ...], classes: int, seed: int, orig
         make = _callable(_import(module_name, where), attribute, where)
         arguments = (input_shape, classes)
     else:
-        make = _callable(STUDENTS.load(spec), "build", where)
+        module = STUDENTS.load(spec)
+        if not hasattr(module, "build") and hasattr(module, "derive"):
+            raise StepError(where, "no variant", f"one, such as {module.EXAMPLE!r}", "It is made from the teacher.")
+        make = _callable(module, "build", where)
         arguments = (input_shape, classes, generator)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -98,7 +98,7 @@ class Task:
             return _channel_scale(found, self.item_shape)
         if bool(torch.isfinite(self.low).all() and torch.isfinite(self.high).all()):
             return (self.low + self.high) / 2, (self.high - self.low) / 12**0.5
-        return torch.zeros(()), torch.ones(())
+        return torch.zeros((), device=self.device), torch.ones((), device=self.device)
 
 
 def _channel_scale(found: Statistic, item_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

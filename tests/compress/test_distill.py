@@ -199,6 +199,21 @@ def test_shifts_differ_and_reach_their_limit():
     assert places == {(row, column) for row in range(6, 11) for column in range(6, 11)}
 
 
+def test_inputs_that_break_down_keep_the_last_good_student_too(digits, teacher):
+    calls = 0
+
+    def breaking(count):
+        nonlocal calls
+        calls += 1
+        if calls == 60:
+            raise Diverged("dafl, step 60", "a loss of nan", "a finite number")
+        return digits[0][:count]
+
+    with pytest.raises(Diverged, match="dafl") as caught:
+        distill(student(), teacher, breaking, Config(steps=80, batch=16), generator())
+    assert caught.value.kept == 50
+
+
 def test_half_of_the_images_are_mirrored():
     images = torch.randn(400, 1, 4, 5, generator=generator())
     turned = augmented(images, 0.0, True, generator(1))

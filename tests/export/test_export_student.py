@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,12 +15,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 from torch import nn
 
 from dfmeta import students
 from dfmeta.errors import ExportError
 from dfmeta.export import PROVENANCE_KEYS, check_parity, export_student, with_provenance
-from dfmeta.graph import Graph
+from dfmeta.graph import Graph, TorchGraph, export_module
 from dfmeta.graph.parity import compare
 from dfmeta.schema import v1
 
@@ -181,3 +185,103 @@ def test_agreement_is_the_share_of_equal_largest_entries() -> None:
     expected = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     found = expected + np.array([[0.0, 0.0], [0.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
     assert compare([found], [expected], 5.0, 0.0, "here").argmax_agreement == 0.75
+
+
+def learned(graph: Graph) -> TorchGraph:
+    """A graph student whose weights and statistics have moved."""
+    student = TorchGraph(graph, trainable=True, batch_norm="train").train()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        student(torch.randn(16, *map(int, graph.inputs[0].shape[1:]), generator=generator))
+    return student
+
+
+def normalised_graph(*, dynamic_batch: bool) -> Graph:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        layers = [nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+    names: Any = {"input_names": ["x"], "output_names": ["y"]}
+    example = (torch.zeros(1, 1, 8, 8),)
+    return export_module(
+        nn.Sequential(*layers), example, **names, dynamic_batch=dynamic_batch, keep_batchnorm=True, opset=20
+    )
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("source_free", [False, True])
+def test_a_graph_student_becomes_the_same_kind_of_file(free: bool, source_free: bool) -> None:
+    student = learned(normalised_graph(dynamic_batch=source_free))
+    raw = export_student(student, IMAGE, "logits", provenance=PROVENANCE, dynamic_batch=free)
+    graph = Graph.from_bytes(raw, "student.onnx")
+    assert (graph.opset, graph.ir_version) == (18, 8)
+    assert [(v.name, v.shape) for v in (*graph.inputs, *graph.outputs)] == [
+        ("image", ("batch" if free else 1, 1, 8, 8)),
+        ("logits", ("batch" if free else 1, 10)),
+    ]
+    assert [node.op_type for node in graph.model.graph.node] == ["Conv", "Relu", "Flatten", "Gemm"]
+    assert {entry.key: entry.value for entry in graph.model.metadata_props} == PROVENANCE
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert check_parity(graph, student, [x], atol=1e-5, rtol=1e-4).argmax_agreement == 1.0
+    assert student.training
+    assert export_student(student, IMAGE, "logits", provenance=PROVENANCE, dynamic_batch=free) == raw
+
+
+def test_a_graph_student_in_double_is_written_in_the_files_type() -> None:
+    raw = export_student(learned(normalised_graph(dynamic_batch=True)).double(), IMAGE, "y", provenance={})
+    graph = Graph.from_bytes(raw, "student.onnx")
+    assert {array.dtype.name for array in graph.initializers.values() if array.dtype.kind == "f"} == {"float32"}
+
+
+def test_a_pre_trained_file_of_another_opset_is_written_small(shared: Path) -> None:
+    teacher = Graph.from_file(shared / "models" / "resnet20-cifar10.onnx")
+    source = PlainInput("image", "float32", ("n", 3, 32, 32))
+    graph = Graph.from_bytes(export_student(TorchGraph(teacher), source, "logits", provenance={}), "student.onnx")
+    assert (teacher.opset, graph.opset, graph.ir_version) == (20, 18, 8)
+    kinds = Counter(node.op_type for node in graph.model.graph.node)
+    assert kinds == {"Conv": 19, "Relu": 19, "Add": 9, "Slice": 4, "Pad": 2} | dict.fromkeys(
+        ("GlobalAveragePool", "Flatten", "Gemm"), 1
+    )
+
+
+def graph_of(nodes: list[onnx.NodeProto], opset: int, outputs: tuple[str, ...] = ("y",)) -> Graph:
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in ("x", *outputs)]
+    constants = [numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")]
+    proto = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return Graph.from_bytes(model.SerializeToString(), "source.onnx")
+
+
+def test_a_graph_that_opset_18_cannot_say_is_refused() -> None:
+    graph = graph_of([helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Gelu", ["h"], ["y"])], 20)
+    with pytest.raises(ExportError, match=r"export of source\.onnx: .*expected operators that opset 18 has"):
+        export_student(TorchGraph(graph), PlainInput("x", "float32", ("n", 3)), "y", provenance={})
+
+
+def test_a_graph_of_two_outputs_is_refused() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    with pytest.raises(ExportError, match="1 inputs and 2 outputs, expected one of each"):
+        export_student(
+            TorchGraph(graph_of(nodes, 18, ("y", "z"))), PlainInput("x", "float32", ("n", 3)), "y", provenance={}
+        )
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    graph = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], 18)
+    with pytest.raises(ExportError, match="another value called 'w'"):
+        export_student(TorchGraph(graph), PlainInput("x", "float32", ("n", 3)), "w", provenance={})
+
+
+def test_a_graph_student_that_takes_another_input_is_refused() -> None:
+    graph = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], 18)
+    with pytest.raises(ExportError, match=r"shape \[4\] after the batch"):
+        export_student(TorchGraph(graph), PlainInput("x", "float32", ("n", 4)), "y", provenance={})
+
+
+def test_a_graph_that_differs_from_its_student_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = learned(normalised_graph(dynamic_batch=True))
+    before = student.graph
+    monkeypatch.setattr(student, "to_graph", lambda: before)
+    with pytest.raises(ExportError, match=r"largest absolute difference of \d"):
+        export_student(student, IMAGE, "logits", provenance={})

@@ -1,4 +1,4 @@
-"""Normalizations, all with the semantics of evaluation."""
+"""Normalizations, with the semantics of evaluation; BatchNormalization in its training form too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfmeta.graph.ops.registry import Node, operator
+
+BATCH_MOMENTUM = 0.1
 
 
 def _training(node: Node) -> str:
@@ -22,6 +24,20 @@ def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean
     by_channel = [-1, *[1] * (x.dim() - 2)]
     factor = scale * torch.rsqrt(var + epsilon)
     return (x - mean.reshape(by_channel)) * factor.reshape(by_channel) + bias.reshape(by_channel)
+
+
+def batch_normalization_in_training(
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+) -> Tensor:
+    """As :func:`batch_normalization` with the batch's own mean and biased variance, as torch trains.
+
+    ``mean`` and ``var`` are updated in place: nine tenths of them, and a tenth of the batch's mean and unbiased
+    variance (torch's momentum of 0.1; ONNX's ``momentum`` attribute, which exporters fill with it, is not read).
+
+    Raises:
+        ValueError: one value for each channel, which has no variance.
+    """
+    return F.batch_norm(x, mean, var, scale, bias, True, BATCH_MOMENTUM, node.float("epsilon", 1e-5))
 
 
 @operator("InstanceNormalization")
