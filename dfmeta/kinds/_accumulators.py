@@ -1,12 +1,17 @@
-"""What every kind's accumulator shares: how its state is taken up again."""
+"""What every kind's accumulator shares: how its state is taken up again, and what makes it fast."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def restored(owner: object, names: Sequence[str], state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -24,3 +29,21 @@ def restored(owner: object, names: Sequence[str], state: Mapping[str, np.ndarray
             raise ValueError(f"{name} {tensor.dtype} {list(tensor.shape)}, not {wanted.dtype} {list(wanted.shape)}")
         found[name] = tensor
     return found
+
+
+def scripted(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The function as TorchScript, which runs without Python's lock: threads then do not wait for one another.
+
+    Between two short operations they otherwise do, so much that two threads take longer than one. Where TorchScript
+    is gone (torch calls it deprecated) or has no source to read, the function itself does the same, only slower.
+
+    Args:
+        function: of tensors and integers, in the part of Python that TorchScript knows.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            compiled: Callable[Parameters, Result] = torch.jit.script(function)
+        except (AttributeError, OSError):
+            return function
+    return compiled

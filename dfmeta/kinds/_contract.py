@@ -9,7 +9,11 @@ A kind is a folder with three modules:
   if it relates two sites; ``TYPICAL_LENGTHS`` for the named lengths of its layout, from which sizes are planned;
 * ``accumulate.py``: ``Accumulator``, which takes activations in (``update``), combines (``merge``, ``pooled``,
   ``without``), is written down and taken up again (``state``, ``restore``) and gives tensors out (``tensors``);
-  ``accumulator_bytes()``, the memory that one holds;
+  ``accumulator_bytes()``, the memory that one holds. An accumulator that reads every value may have ``update`` in two
+  halves: ``reduced(samples, group)`` returns what a batch adds, or raises ``StepError`` at a NaN or an infinity, and
+  ``take`` takes that in. Sites that it reads then need no pass of their own to find bad numbers, and a batch that is
+  refused leaves no trace. Accumulators are updated, and ``spec.check`` is run, by several threads at a time, each
+  its own;
 * ``match.py``: a differentiable distance between activations and the record. A kind from which nothing is
   synthesised has none.
 """

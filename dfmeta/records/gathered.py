@@ -7,7 +7,9 @@ house is made from it by :mod:`dfmeta.records.publication`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +18,10 @@ import torch
 from torch import Tensor
 
 from dfmeta._catalog import KINDS
-from dfmeta.errors import DataError, MergeError
+from dfmeta.errors import DataError, MergeError, StepError
 from dfmeta.records.plan import RecordPlan, SitePlan
-from dfmeta.records.samples import feature_vectors
+from dfmeta.records.samples import feature_vectors, positioned
+from dfmeta.records.workers import Workers
 
 # Co-moments grow with classes times features squared: better refused at once than killed by the system later.
 DEFAULT_MEMORY_LIMIT = 12 * 2**30
@@ -68,24 +71,29 @@ class Gathered:
         self.units = torch.zeros(classes or 1, dtype=torch.int64)
         self.largest_batch = 0
 
-    def update(self, values: Mapping[str, Tensor], group: Tensor) -> None:
-        """Take in one batch.
+    def update(self, values: Mapping[str, Tensor], group: Tensor, workers: Workers | None = None) -> None:
+        """Take in one batch; nothing of it if a value is not finite.
 
         Args:
             values: ``[n, ...]`` for each site, by site id.
             group: ``[n]`` int64, each unit's class; zeros without classes.
+            workers: threads to spread the statistics over.
+
+        Raises:
+            StepError: a NaN or an infinity at a site.
         """
+        run = Workers(1).run if workers is None else workers.run
         clipped = {site: clipped_units(values[site], limit) for site, limit in self._limits.items()}
-        for entry, accumulator in zip(self.plan, self.accumulators, strict=True):
-            rows = group if accumulator.groups > 1 else torch.zeros_like(group)
-            value = (values if entry.kind in UNCLIPPED_KINDS else {**values, **clipped})[entry.site.id]
-            samples, of_samples = _samples(value, rows, entry, accumulator)
-            if entry.paired is None:
-                accumulator.update(samples, of_samples)
-            else:
-                axis = entry.paired.feature_axis
-                others, _ = feature_vectors(values[entry.paired.id], rows, entry.features, axis)
-                accumulator.update(samples, of_samples, others)
+        batch = _Batch(values, {**values, **clipped}, group)
+        # Long work first, so that no thread is left with it at the end.
+        numbers = sorted(range(len(self.plan)), key=lambda number: -values[self.plan[number].site.id].numel())
+        # Those that look at every value do so before any other takes something in.
+        looking = [number for number in numbers if hasattr(self.accumulators[number], "reduced")]
+        self._require_finite_elsewhere(values, {self.plan[number].site.id for number in looking})
+        reduced = run([partial(self._reduced, number, batch) for number in looking])
+        run([partial(self._taken, number, batch) for number in numbers if number not in looking])
+        for number, found in zip(looking, reduced, strict=True):
+            self.accumulators[number].take(found)
         self.units += torch.bincount(group, minlength=len(self.units))
         self.largest_batch = max(self.largest_batch, len(group))
 
@@ -134,6 +142,30 @@ class Gathered:
         self.units = torch.from_numpy(units.astype(np.int64))
         self.largest_batch = int(arrays.get("largest_batch", 0))
 
+    def _reduced(self, number: int, batch: _Batch) -> Any:
+        entry = self.plan[number]
+        try:
+            return self.accumulators[number].reduced(*_samples(batch, entry, self.accumulators[number]))
+        except StepError:
+            require_finite(entry.site, batch.values[entry.site.id])
+            raise
+
+    def _taken(self, number: int, batch: _Batch) -> None:
+        entry, accumulator = self.plan[number], self.accumulators[number]
+        samples, of_samples = _samples(batch, entry, accumulator)
+        if entry.paired is None:
+            accumulator.update(samples, of_samples)
+            return
+        other = batch.values[entry.paired.id]
+        others, _ = feature_vectors(other, batch.group, entry.features, entry.paired.feature_axis)
+        accumulator.update(samples, of_samples, others)
+
+    def _require_finite_elsewhere(self, values: Mapping[str, Tensor], done: Collection[str]) -> None:
+        sites = {site.id: site for entry in self.plan for site in entry.sites}
+        for site in sites.values():
+            if site.id not in done:
+                require_finite(site, values[site.id])
+
     def _clip_array(self) -> np.ndarray:
         return np.array(list(self._limits.values()), np.float64)
 
@@ -141,12 +173,39 @@ class Gathered:
         return (self.classes or 1) if entry.gathered_by_class else 1
 
 
-def _samples(value: Tensor, group: Tensor, entry: RecordPlan, accumulator: Any) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The values of each site, as they are and clipped (the same without clipping), and each unit's class."""
+
+    values: Mapping[str, Tensor]
+    clipped: Mapping[str, Tensor]
+    group: Tensor
+
+
+def _samples(batch: _Batch, entry: RecordPlan, accumulator: Any) -> tuple[Tensor, Tensor]:
     """As :func:`feature_vectors`; to a kind that takes units whole, ``[n, *positions, d]`` without a copy."""
-    axis = entry.site.feature_axis
-    if entry.features == "channel" and axis is not None and getattr(accumulator, "takes_positions", False):
-        return value.movedim(axis, -1), group
-    return feature_vectors(value, group, entry.features, axis)
+    value = (batch.values if entry.kind in UNCLIPPED_KINDS else batch.clipped)[entry.site.id]
+    group = batch.group if accumulator.groups > 1 else torch.zeros_like(batch.group)
+    if getattr(accumulator, "takes_positions", False):
+        return positioned(value, entry.features, entry.site.feature_axis), group
+    return feature_vectors(value, group, entry.features, entry.site.feature_axis)
+
+
+def require_finite(site: SitePlan, value: Tensor) -> None:
+    """Refuse a NaN or an infinity, naming the site.
+
+    Raises:
+        StepError: there is one.
+    """
+    # One number tells of all, unless they overflow together.
+    if math.isfinite(value.sum()) or bool(torch.isfinite(value).all()):
+        return
+    raise StepError(
+        f"site {site.label!r} ({site.value})",
+        "NaN or infinity in its activations",
+        "finite numbers",
+        "Check the input's preprocessing and the model's weights.",
+    )
 
 
 def limit_at(site: SitePlan, clip: Clip) -> float:

@@ -9,7 +9,6 @@ recording = recorder.finish()
 from __future__ import annotations
 
 import importlib.metadata
-import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
@@ -21,10 +20,13 @@ from torch import Tensor
 from dfmeta.errors import DataError, StepError
 from dfmeta.graph import Graph, OrtGraph, TorchGraph
 from dfmeta.records.gathered import DEFAULT_MEMORY_LIMIT, Clip, Gathered
-from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.plan import RecordPlan
 from dfmeta.records.publication import DEFAULT_MIN_UNITS, Recording, publication
+from dfmeta.records.workers import Workers
 from dfmeta.schema import v1
 
+# Each works on a statistic of its own, and needs room for that.
+MOST_WORKERS = 8
 Engine = Literal["onnxruntime", "torch"]
 
 
@@ -37,7 +39,7 @@ class Recorder:
         classes: number of classes; None records over all units only.
         min_units: classes with fewer units are not published.
         suppress: withhold such classes (with complementary suppression) instead of refusing to finish.
-        threads: onnxruntime threads; None for its own choice.
+        threads: of onnxruntime, and statistics that are worked on at a time; None for onnxruntime's and torch's choice.
         memory_limit: bytes that the statistics may take while they are gathered; 12 GiB unless told.
         clip: see :class:`dfmeta.records.Gathered`.
         device: where the graph runs: ``cpu``, ``cuda`` or ``cuda:N``. Its values come to the CPU, where they are
@@ -76,6 +78,7 @@ class Recorder:
         self._session: _Onnxruntime | _Torch | None = (
             _Torch(graph, tapped, device) if chosen == "torch" else _Onnxruntime(graph, tapped, threads)
         )
+        self._workers = Workers(min(threads or torch.get_num_threads(), MOST_WORKERS, len(plan)))
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +87,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session = None
+        self._workers.close()
 
     def update(self, inputs: np.ndarray | Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> None:
         """Run one batch through the graph and take it in.
@@ -103,8 +107,9 @@ class Recorder:
         units = _units(given)
         group = self._groups(labels, units)
         values = self._session.run(given)
-        tensors = {site.id: self._finite(site, values[site.value]) for site in self.sites}
-        self.gathered.update(tensors, group)
+        dtype = torch.float64 if self._exact else None
+        tensors = {site.id: values[site.value].to("cpu", dtype) for site in self.sites}
+        self.gathered.update(tensors, group, self._workers)
 
     def finish(self) -> Recording:
         """The records of everything seen so far.
@@ -135,17 +140,6 @@ class Recorder:
                 "Check that the labels are those of this model.",
             )
         return torch.from_numpy(group.astype(np.int64))
-
-    def _finite(self, site: SitePlan, tensor: Tensor) -> Tensor:
-        # One number tells of all, unless they overflow together.
-        if not math.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
-            raise StepError(
-                f"site {site.label!r} ({site.value})",
-                "NaN or infinity in its activations",
-                "finite numbers",
-                "Check the input's preprocessing and the model's weights.",
-            )
-        return tensor.to("cpu", torch.float64) if self._exact else tensor.cpu()
 
 
 class _Onnxruntime:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from dfmeta._catalog import KINDS
+from dfmeta.errors import StepError
+from dfmeta.kinds._accumulators import scripted
 
 RANK = 3
 CONFIGURATION = {"rank": RANK}
@@ -122,3 +124,68 @@ def test_numbers_whose_squares_overflow_float32(positions):
     made.update(torch.from_numpy(samples), torch.zeros(40, dtype=torch.int64))
     rows = samples.reshape(-1, 400).astype(np.float64)
     np.testing.assert_allclose(made.squares[0] / len(rows), rows.var(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 70])
+@pytest.mark.parametrize("positions", [(), (9,), (5, 1000)])
+def test_float32_batches_are_within_a_millionth_of_float64(positions, groups):
+    """Whatever the mean is beside the deviation, and however it drifts from batch to batch."""
+    generator = np.random.default_rng(3)
+    features = {(): 300, (9,): 40, (5, 1000): 3}[positions]
+    mean = np.where(np.arange(features) % 3 == 0, 0, 10.0 ** generator.integers(-2, 4, features))
+    made = KINDS.load("moments", "accumulate").Accumulator(features, groups, {})
+    taken, owners = [], []
+    for drift in (0, 3, -1):
+        noise = (
+            generator.normal(size=(220, features, *positions))
+            + drift
+            + generator.normal(size=(220, features, *[1] * len(positions)))
+        )
+        batch, group = (
+            (mean.reshape(-1, *[1] * len(positions)) + noise).astype(np.float32),
+            generator.integers(0, groups, 220),
+        )
+        made.update(torch.from_numpy(batch).movedim(1, -1), torch.from_numpy(group))
+        taken.append(np.moveaxis(batch, 1, -1).reshape(220, -1, features).astype(np.float64))
+        owners.append(group)
+    samples, group = np.concatenate(taken), np.concatenate(owners)
+    for row in set(group.tolist()):
+        rows = samples[group == row].reshape(-1, features)
+        assert made.count[row] == len(rows)
+        np.testing.assert_allclose(made.mean[row], rows.mean(0), rtol=0, atol=1e-6 * rows.std(0).max() + 1e-12)
+        np.testing.assert_allclose(made.squares[row] / len(rows), rows.var(0), rtol=1e-6, atol=1e-12)
+
+
+def test_more_units_than_float32_sums_at_once():
+    generator = np.random.default_rng(4)
+    samples = generator.normal(5, 1, (9000, 300)).astype(np.float32)
+    made = filled("moments", samples, np.zeros(9000, np.int64), 1)
+    np.testing.assert_allclose(made.squares[0] / 9000, samples.astype(np.float64).var(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(20, 400), (20, 50, 400), (20, 3)])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_moments_refuse_what_is_not_finite_and_take_nothing_in(shape, bad):
+    samples = torch.ones(shape)
+    samples[7].view(-1)[2] = bad
+    made = KINDS.load("moments", "accumulate").Accumulator(shape[-1], 2, {})
+    with pytest.raises(StepError, match="NaN or infinity"):
+        made.update(samples, torch.arange(20) % 2)
+    assert not any(array.any() for array in made.state().values())
+
+
+def test_scripted_functions_do_what_they_say_in_python():
+    """Where TorchScript is not there any more, the same lines run as Python."""
+
+    def doubled(values: torch.Tensor, times: int) -> torch.Tensor:
+        for _ in range(times):
+            values = values * 2
+        return values
+
+    values = torch.arange(4.0)
+    assert torch.equal(scripted(doubled)(values, 3), doubled(values, 3))
+
+
+def test_without_torchscript_the_function_itself_is_used(monkeypatch):
+    monkeypatch.delattr(torch.jit, "script")
+    assert scripted(len) is len

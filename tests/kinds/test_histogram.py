@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from dfmeta.errors import StepError
-from dfmeta.kinds.histogram import accumulate, spec
-from dfmeta.kinds.histogram.accumulate import Accumulator, merged_inward
+from dfmeta.kinds.histogram import accumulate, counting, spec
+from dfmeta.kinds.histogram.accumulate import Accumulator
+from dfmeta.kinds.histogram.merging import merged_inward
 from dfmeta.kinds.histogram.spec import BINS_BY_VALUE, bin_edges, bin_of, rank_of
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -66,12 +67,13 @@ def same(one, other):
         np.testing.assert_array_equal(array, other.state()[name], strict=True)
 
 
-@pytest.fixture(params=["table", "sorting"])
+@pytest.fixture(params=["unit by unit", "table", "sorting"])
 def way(request, monkeypatch):
-    """Both ways of counting, whatever the width."""
-    monkeypatch.setattr(accumulate, "_TABLE_WIDTH", 0 if request.param == "table" else 1 << 30)
-    monkeypatch.setattr(accumulate, "_TABLE_ROWS", 7)
-    monkeypatch.setattr(accumulate, "_SORTED_VALUES", 50)
+    """Both ways of counting, whatever the width, in several parts."""
+    monkeypatch.setattr(counting, "_TABLE_WIDTH", 1 << 30 if request.param == "sorting" else 0)
+    monkeypatch.setattr(counting, "_TABLE_VALUES", 1 if request.param == "unit by unit" else 1 << 17)
+    monkeypatch.setattr(counting, "_TABLE_ROWS", 7)
+    monkeypatch.setattr(counting, "_SORTED_VALUES", 50)
 
 
 # Bins
@@ -181,13 +183,25 @@ def test_any_batch_equals_the_plain_reference():
     holds()
 
 
+@pytest.mark.parametrize("width", [0, 1 << 30])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_more_units_than_a_byte_counts(groups, width, monkeypatch):
+    monkeypatch.setattr(counting, "_TABLE_WIDTH", width)
+    generator = np.random.default_rng(8)
+    samples = generator.choice(np.float32([0, -0.0, 1e-40, 1, -1, LARGEST, -TINY]), (700, 3))
+    group = generator.integers(0, groups, 700)
+    made = filled(samples, group, groups)
+    for found, expected in zip((made.counts, made.units), plain_tables(samples, group, groups), strict=True):
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
 def test_wide_and_narrow_samples_are_counted_alike():
     generator = np.random.default_rng(5)
-    samples = np.maximum(generator.normal(size=(3, 5000)), 0).astype(np.float32)
+    samples = np.maximum(generator.normal(size=(3, 1000)), 0).astype(np.float32)
     group = np.array([1, 0, 1])
-    wide, narrow = filled(samples, group, 2), filled(samples[:, :2500], group, 2)
-    narrow_rest = filled(samples[:, 2500:], group, 2)
-    assert wide.features >= accumulate._TABLE_WIDTH > narrow.features
+    wide, narrow = filled(samples, group, 2), filled(samples[:, :300], group, 2)
+    narrow_rest = filled(samples[:, 300:], group, 2)
+    assert wide.features >= counting._TABLE_WIDTH > narrow.features
     assert torch.equal(wide.counts, narrow.counts + narrow_rest.counts)
     np.testing.assert_array_equal(wide.units.numpy(), plain_tables(samples, group, 2)[1])
 

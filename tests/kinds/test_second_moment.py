@@ -203,26 +203,36 @@ def test_inputs_of_matrix_products(form, shape):
 
 
 @CASES
-def test_both_ways_to_the_lags_agree(window, monkeypatch):
-    """Whichever is shorter is taken; here each is, for every window that the transform can serve."""
+@pytest.mark.parametrize("units", [1, 5, 70])
+def test_all_ways_to_the_lags_agree(window, units):
+    """Whichever takes the least is taken; here each is that is open to the window."""
     configuration, channels, sizes = window
-    value, found = maps(window), []
-    parsed = geometry.window_of(
-        channels // configuration["groups"] * int(np.prod(configuration["kernel"])), configuration
-    )
-    plain = tuple(toeplitz._term(parsed, sizes, lag, 0.0) for lag in parsed.lags())
-    monkeypatch.setattr(toeplitz, "_route", lambda *_: toeplitz.Route(None, plain, 1))
-    found.append(toeplitz.lag_sums(value, parsed))
-    if len(sizes) < 3 and set(parsed.strides) == {1}:
-        monkeypatch.setattr(toeplitz, "_route", lambda *_: toeplitz.transformed(parsed, sizes))
-        found.append(toeplitz.lag_sums(value, parsed))
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
+    features = channels // configuration["groups"] * int(np.prod(configuration["kernel"]))
+    parsed = geometry.window_of(features, configuration)
+    value = maps(window, units=units)
+    expected = toeplitz.lag_sums(value, parsed)
+    if len(sizes) == 1:
+        value, parsed = value.unsqueeze(2), toeplitz._two_axes(parsed)
+    ways = toeplitz.ways(parsed, tuple(value.shape[2:]), channels // parsed.groups)
+    # Rows need two axes, and the transform strides of 1 too.
+    assert len(ways) == 2 + (len(sizes) < 3) + (len(sizes) < 3 and set(parsed.strides) == {1})
+    for way in ways:
+        torch.testing.assert_close(way.sums(value), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_transform_is_what_residual_networks_take():
-    parsed = geometry.window_of(16 * 9, windowed([3, 3], pads=[1, 1, 1, 1]))
-    assert all(toeplitz._route(parsed, (size, size), c).spectrum for c, size in ((16, 32), (32, 16), (64, 8)))
+@pytest.mark.parametrize(
+    ("window", "channels", "size", "expected"),
+    [
+        *((windowed([3, 3], pads=[1, 1, 1, 1]), c, size, "Spectra") for c, size in ((16, 32), (32, 16), (64, 8))),
+        (windowed([3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 16, 32, "Patchwise"),
+        (windowed([1, 1]), 64, 8, "Patchwise"),
+        (windowed([3, 3], pads=[1, 1, 1, 1]), 3, 32, "Rowwise"),
+        *((windowed([5, 5]), c, size, "Rowwise") for c, size in ((1, 32), (6, 14))),
+    ],
+)
+def test_each_window_takes_its_way(window, channels, size, expected):
+    parsed = geometry.window_of(channels * int(np.prod(window["kernel"])), window)
+    assert type(min(toeplitz.ways(parsed, (size, size), channels), key=lambda way: way.cost)).__name__ == expected
 
 
 def test_a_toeplitz_record_has_thirteen_lags_of_a_3x3_kernel():

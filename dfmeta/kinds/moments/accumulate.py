@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta.errors import StepError
 from dfmeta.kinds._accumulators import restored
+from dfmeta.kinds.moments.sums import CANCELLATION, added_by, combined, sums_about_mean, sums_about_zero
 
-# Positions that are summed in float32 before float64 takes over.
-BLOCK_ROWS = 4096
-# float32 keeps 2^-24 of a sum of squares; of a variance this many times smaller, about 1e-6 less.
-CANCELLATION = 8.0
 # So few numbers a unit that float64 costs nothing.
 FEW = 256
 _STATE = ("count", "mean", "squares")
+
+
+class Reduced(NamedTuple):
+    """What one batch adds: samples ``[G]`` int64, to the mean and to the centred squares ``[G, d]`` float64."""
+
+    samples: Tensor
+    mean: Tensor
+    squares: Tensor
 
 
 def accumulator_bytes(features: int, groups: int, configuration: Mapping[str, Any]) -> int:
@@ -51,39 +57,55 @@ class Accumulator:
         self.squares = torch.zeros(groups, features, dtype=torch.float64)
 
     def update(self, samples: Tensor, group: Tensor) -> None:
-        """Take in one batch.
+        """Take in one batch: :meth:`reduced`, and :meth:`take` what it gave."""
+        self.take(self.reduced(samples, group))
+
+    def reduced(self, samples: Tensor, group: Tensor) -> Reduced:
+        """What one batch adds; nothing is taken in yet.
 
         float32 activations are reduced in float32 over one batch (positions in blocks of at most 4,096), then
         summed in float64; where that would lose more than about 1e-6 of a variance, the features concerned are done
-        again in float64, as activations of any other dtype always are.
+        again about their own mean, and in float64 if even that overflows. Activations of any other dtype are reduced
+        in float64.
 
         Args:
             samples: ``[n, *positions, d]``, any float dtype: n units, each with any number of positions.
             group: ``[n]`` int64, the group of each unit.
+
+        Raises:
+            StepError: a NaN or an infinity.
         """
-        count = torch.bincount(group, minlength=self.groups)
         positions = math.prod(samples.shape[1:-1])
+        count = torch.bincount(group, minlength=self.groups) * positions
         if not len(group) or not positions:
-            return
+            return Reduced(count, torch.zeros_like(self.mean), torch.zeros_like(self.squares))
         if samples.dtype != torch.float32 or math.prod(samples.shape[1:]) <= FEW:
             samples = samples.to(torch.float64)
-            mean, squares = _exact(samples.flatten(1, -2) if samples.dim() > 2 else samples[:, None], group, count)
-        elif samples.dim() > 2:
-            mean, squares = _over_positions(samples, group, count)
-        else:
-            mean, squares = _over_units(samples, group, count)
-        self._combine(count * positions, mean, squares)
+        if samples.dim() > 2:
+            samples = samples.flatten(1, -2).mT
+        maps = samples.dim() == 3 and samples.dtype == torch.float32
+        sums = sums_about_zero(samples, group, self.groups) if maps else sums_about_mean(samples, group, count)
+        seen = self.count, self.mean
+        mean, squares, lost = added_by(sums, count, seen, CANCELLATION if maps else math.inf)
+        found = Reduced(count, mean, squares)
+        return self._repaired(found, lost, samples, group) if bool(lost.any()) else found
+
+    def take(self, reduced: Reduced) -> None:
+        """Take in what :meth:`reduced` gave, before any other batch is reduced."""
+        self.count = self.count + reduced.samples
+        self.mean = self.mean + reduced.mean
+        self.squares = self.squares + reduced.squares
 
     def merge(self, other: Accumulator) -> None:
         """Take in everything that ``other`` saw. The same as one pass over both, to rounding."""
-        self._combine(other.count, other.mean, other.squares)
+        self.take(self._combined(other.count, other.mean, other.squares))
 
     def pooled(self) -> Accumulator:
         """One group that holds the sum of all groups."""
         total = Accumulator(self.features, 1, {})
         for row in range(self.groups):
             part = slice(row, row + 1)
-            total._combine(self.count[part], self.mean[part], self.squares[part])
+            total.take(total._combined(self.count[part], self.mean[part], self.squares[part]))
         return total
 
     def without(self, groups: Sequence[int]) -> Accumulator:
@@ -113,62 +135,23 @@ class Accumulator:
             "var": (self.squares / divisor).to(torch.float32).numpy(),
         }
 
-    def _combine(self, count: Tensor, mean: Tensor, squares: Tensor) -> None:
-        total = (self.count + count).clamp(min=1).to(torch.float64)[:, None]
-        share = count.to(torch.float64)[:, None] / total
-        delta = mean - self.mean
-        self.squares = self.squares + squares + delta * delta * self.count.to(torch.float64)[:, None] * share
-        self.mean = self.mean + delta * share
-        self.count = self.count + count
+    def _combined(self, count: Tensor, mean: Tensor, squares: Tensor) -> Reduced:
+        """What other samples add, by their own mean and centred squares."""
+        return Reduced(count, *combined(count, mean, squares, (self.count, self.mean)))
+
+    def _repaired(self, added: Reduced, lost: Tensor, samples: Tensor, group: Tensor) -> Reduced:
+        """Do features ``lost`` ``[d]`` again about their own mean: their sums left too little, or overflowed."""
+        columns = lost.nonzero().flatten()
+        samples = samples.index_select(1, columns)
+        again = sums_about_mean(samples, group, added.samples)
+        if not bool(torch.isfinite(again[2]).all()):
+            _require_finite(samples)
+            again = sums_about_mean(samples.to(torch.float64), group, added.samples)
+        seen = self.count, self.mean[:, columns]
+        added.mean[:, columns], added.squares[:, columns], _ = added_by(again, added.samples, seen)
+        return added
 
 
-def _over_units(samples: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and centred squares of ``[n, d]`` float32 samples: one matrix product each."""
-    divisor = count.clamp(min=1).to(torch.float64)[:, None]
-    mean = _sums(samples, group, len(count)).to(torch.float64) / divisor
-    raw = _sums(samples.square(), group, len(count)).to(torch.float64)
-    squares = raw - divisor * mean.square()
-    return _repaired(samples[:, None], group, count, raw, mean, squares)
-
-
-def _over_positions(samples: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of ``[n, *positions, d]`` float32 samples: each unit's positions first."""
-    samples = samples.flatten(1, -2)
-    blocks = torch.split(samples, BLOCK_ROWS, dim=1)
-    total = sum((block.sum(1).to(torch.float64) for block in blocks), start=torch.zeros(()))
-    norms = (torch.linalg.vector_norm(block, dim=1).to(torch.float64).square() for block in blocks)
-    raw = sum(norms, start=torch.zeros(()))
-    positions = samples.shape[1]
-    divisor = count.clamp(min=1).to(torch.float64)[:, None]
-    of_unit = total / positions
-    mean = _sums(of_unit, group, len(count)) / divisor
-    within = raw - positions * of_unit.square()
-    squares = _sums(within + positions * (of_unit - mean[group]).square(), group, len(count))
-    return _repaired(samples, group, count, _sums(raw, group, len(count)), mean, squares)
-
-
-def _repaired(
-    samples: Tensor, group: Tensor, count: Tensor, raw: Tensor, mean: Tensor, squares: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Do those features again whose variance is small beside what it was the difference of, or that overflowed."""
-    lost = (~torch.isfinite(raw) | (raw > CANCELLATION * squares)).any(0).nonzero().flatten()
-    if len(lost):
-        mean[:, lost], squares[:, lost] = _exact(samples[..., lost].to(torch.float64), group, count)
-    return mean, squares
-
-
-def _exact(samples: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and centred squares of ``[n, p, d]`` float64 samples, in two passes."""
-    divisor = (count * samples.shape[1]).clamp(min=1).to(torch.float64)[:, None]
-    mean = _sums(samples.sum(1), group, len(count)) / divisor
-    centred = samples - mean[group][:, None]
-    return mean, _sums((centred * centred).sum(1), group, len(count))
-
-
-def _sums(rows: Tensor, group: Tensor, groups: int) -> Tensor:
-    """``[G, d]`` sums of the rows ``[n, d]`` of each group: for many float32 numbers as a matrix product."""
-    if groups == 1:
-        return rows.sum(0, keepdim=True)
-    if rows.dtype == torch.float64:
-        return rows.new_zeros(groups, rows.shape[1]).index_add_(0, group, rows)
-    return rows.new_zeros(groups, len(group)).scatter_(0, group[None], 1.0) @ rows
+def _require_finite(samples: Tensor) -> None:
+    if not bool(torch.isfinite(samples).all()):
+        raise StepError("moments", "NaN or infinity", "finite values", "Look for the input that overflows this site.")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dfmeta.kinds.second_moment.geometry import Window
+from dfmeta.kinds.second_moment.scratch import scratch
 
-# Rounding in a float32 sum of this many products stays within 1e-6 of the exact one, relative to the roots of the two
-# diagonal entries that it belongs to; ten times as many would not.
-BLOCK_ROWS = 128
-# Values that the products of several blocks may take before they are added up.
-_PRODUCT_VALUES = 1 << 22
+# Rounding in a float32 sum of this many products stays within about 1e-6 of the exact one, relative to the roots of the
+# two diagonal entries that it belongs to, even where all products are equal and err alike; of more rows it does not.
+BLOCK_ROWS = 64
+# So many of these sums are added up in float32, which costs less than a tenth of that, and their sums in float64.
+_BLOCKS = 8
+# Values that the products of several blocks may take before they are added up: they stay in the cache.
+_PRODUCT_VALUES = 1 << 19
 # Values that one block of unfolded patches or of a batch may hold, so that it stays in the cache.
-BLOCK_VALUES = 1 << 19
+BLOCK_VALUES = 1 << 20
 
 
 def working(value: Tensor, exact: bool) -> Tensor:
@@ -40,29 +42,44 @@ def gram(rows: Tensor) -> Tensor:
 
 def cross(left: Tensor, right: Tensor) -> Tensor:
     """``sum_i x_i y_i^T`` for each leading index, ``[..., c, d]`` float64 from ``[..., m, c]`` and ``[..., m, d]``."""
-    size = left.shape[-1] * right.shape[-1]
-    total = left.new_zeros((*left.shape[:-2], left.shape[-1], right.shape[-1]), dtype=torch.float64)
-    whole = left.shape[-2] // BLOCK_ROWS
-    step = max(1, _PRODUCT_VALUES // max(size, 1))
+    lead, rows = math.prod(left.shape[:-2]), left.shape[-2]
+    sides = [side.reshape(lead, rows, side.shape[-1]) for side in (left, right)]
+    shape = (left.shape[-1], right.shape[-1])
+    total = torch.zeros(lead, *shape, dtype=torch.float64, device=left.device)
+    whole = rows // BLOCK_ROWS * BLOCK_ROWS
+    step = max(_BLOCKS, _PRODUCT_VALUES // max(lead * math.prod(shape), 1)) * BLOCK_ROWS
     for start in range(0, whole, step):
-        rows = slice(start * BLOCK_ROWS, min(start + step, whole) * BLOCK_ROWS)
-        blocks = [_in_blocks(side[..., rows, :]) for side in (left, right)]
-        total += (blocks[0].mT @ blocks[1]).sum(-3, dtype=torch.float64)
-    rest = slice(whole * BLOCK_ROWS, None)
-    return total + left[..., rest, :].mT @ right[..., rest, :]
+        stop = min(start + step, whole)
+        blocks = lead * (stop - start) // BLOCK_ROWS
+        _add_products(total, [side[:, start:stop].reshape(blocks, BLOCK_ROWS, side.shape[2]) for side in sides])
+    if whole < rows:
+        _add_products(total, [side[:, whole:] for side in sides])
+    return total.reshape(*left.shape[:-2], *shape)
 
 
-def _in_blocks(rows: Tensor) -> Tensor:
-    """``[..., b, BLOCK_ROWS, d]`` from ``[..., b * BLOCK_ROWS, d]``."""
-    return rows.reshape(*rows.shape[:-2], -1, BLOCK_ROWS, rows.shape[-1])
+def _add_products(total: Tensor, sides: Sequence[Tensor]) -> None:
+    """Add to ``[lead, c, d]`` the products of blocks ``[lead * b, rows, c]`` and ``[lead * b, rows, d]``."""
+    left, right = sides
+    products = scratch("products", (len(left), *total.shape[1:]), left)
+    torch.bmm(left.mT, right, out=products)
+    blocks = products.view(len(total), -1, *total.shape[1:])
+    whole = blocks.shape[1] // _BLOCKS * _BLOCKS
+    if whole:
+        few = blocks[:, :whole].reshape(len(total), -1, _BLOCKS, *total.shape[1:])
+        total += few.sum(2).sum(1, dtype=torch.float64)
+    if whole < blocks.shape[1]:
+        total += blocks[:, whole:].sum(1)
 
 
 def sums(values: Tensor) -> Tensor:
     """``sum_i x_i`` over axis 0, in float64."""
-    total = values.new_zeros(values.shape[1:], dtype=torch.float64)
-    for start in range(0, len(values), BLOCK_ROWS):
-        total += values[start : start + BLOCK_ROWS].sum(0)
-    return total
+    rows = values.reshape(len(values), math.prod(values.shape[1:]))
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=values.device)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        # Faster than a sum along the first axis.
+        total += torch.mv(part.T, part.new_ones(len(part)))
+    return total.reshape(values.shape[1:])
 
 
 def batches(value: Tensor, values_each: int) -> Iterator[Tensor]:
@@ -82,22 +99,37 @@ def patches(value: Tensor, window: Window) -> Tensor:
     Returns:
         ``[g, n * positions, d]``: features in the order (channel, tap), as torch.nn.functional.unfold has them.
     """
-    axes = len(window.kernel)
-    amounts = [size for pair in zip(window.before[::-1], window.after[::-1], strict=True) for size in pair]
-    padded = F.pad(value, amounts)
+    return tap_rows(value, window).mT.flatten(2)
+
+
+def tap_rows(value: Tensor, window: Window) -> Tensor:
+    """The same as ``[g, n * positions, taps, channels]``, in working memory: to be used up before the next call."""
+    groups, axes = window.groups, len(window.kernel)
+    channels = value.shape[1] // groups
+    outputs = window.output_sizes(value.shape[2:])
+    cut = _padded(value, window)
     for axis, (size, stride, dilation) in enumerate(zip(window.kernel, window.strides, window.dilations, strict=True)):
         # Each axis is cut into windows as long as the dilated kernel, of which the taps are kept.
         reach = (size - 1) * dilation + 1
-        if padded.shape[2 + axis] < reach:
-            return value.new_zeros(window.groups, 0, value.shape[1] // window.groups * window.taps)
-        padded = padded.unfold(2 + axis, reach, stride)[..., ::dilation]
-    count, channels = value.shape[:2]
-    grouped = padded.reshape(count, window.groups, channels // window.groups, *padded.shape[2:])
-    places = range(3, 3 + axes)
-    ordered = grouped.permute(1, 0, *places, 2, *(place + axes for place in places))
-    positions = count * math.prod(ordered.shape[2 : 2 + axes])
-    rows: Tensor = ordered.reshape(window.groups, positions, channels // window.groups * window.taps)
-    return rows
+        if not outputs[axis]:
+            return value.new_zeros(groups, 0, window.taps, channels)
+        cut = cut.unfold(1 + axis, reach, stride)[..., ::dilation]
+    rows = scratch("patches", (groups, len(value), *outputs, *window.kernel, channels), value)
+    split = cut.reshape(*cut.shape[: 1 + axes], groups, channels, *cut.shape[2 + axes :])
+    places = range(1, 1 + axes)
+    rows.copy_(split.permute(1 + axes, 0, *places, *(place + axes + 2 for place in places), 2 + axes))
+    return rows.view(groups, len(value) * math.prod(outputs), window.taps, channels)
+
+
+def _padded(value: Tensor, window: Window) -> Tensor:
+    """``[n, *spatial, c]`` with zeros around it: what a tap sees of all channels is then one piece of memory."""
+    sizes = [sum(sides) for sides in zip(value.shape[2:], window.before, window.after, strict=True)]
+    padded = scratch("padded", (len(value), *sizes, value.shape[1]), value).zero_()
+    inner = padded
+    for axis, (size, before) in enumerate(zip(value.shape[2:], window.before, strict=True)):
+        inner = inner.narrow(1 + axis, before, size)
+    inner.copy_(value.movedim(1, -1))
+    return padded
 
 
 def tap_sums(per_position: Tensor, window: Window) -> Tensor:
