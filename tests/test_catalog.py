@@ -105,4 +105,4 @@ def test_listing_imports_nothing(repository: Path) -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('dfmeta') or name == 'torch'))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["dfmeta", "dfmeta._catalog", "dfmeta.errors"]
+    assert run.stdout.split() == ["dfmeta", "dfmeta._catalog", "dfmeta._lazily", "dfmeta.errors"]

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfmeta.compress.augment import augmented
 from dfmeta.compress._optimizer import Schedule, make_optimizer
+from dfmeta.compress.augment import augmented
 from dfmeta.errors import DataError, Diverged, StepError, UnknownName
 
 Source = Callable[[int], Tensor]

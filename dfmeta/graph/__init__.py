@@ -14,10 +14,13 @@ from dfmeta.graph.costs import Costs, costs
 
 _HOMES = {
     "free_batch": "dfmeta.graph.batch",
+    "ChannelGroup": "dfmeta.graph.channels",
+    "channel_groups": "dfmeta.graph.channels",
     "TorchGraph": "dfmeta.graph.executor",
     "export_module": "dfmeta.graph.export_torch",
     "Graph": "dfmeta.graph.load",
     "Value": "dfmeta.graph.load",
+    "narrowed": "dfmeta.graph.narrow",
     "OrtGraph": "dfmeta.graph.ort",
     "SiteValue": "dfmeta.graph.sites",
     "weight_sites": "dfmeta.graph.sites",
@@ -25,23 +28,28 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from dfmeta.graph.batch import free_batch
+    from dfmeta.graph.channels import ChannelGroup, channel_groups
     from dfmeta.graph.executor import TorchGraph
     from dfmeta.graph.export_torch import export_module
     from dfmeta.graph.load import Graph, Value
+    from dfmeta.graph.narrow import narrowed
     from dfmeta.graph.ort import OrtGraph
     from dfmeta.graph.sites import SiteValue, weight_sites
 else:
     __getattr__, __dir__ = exports(__name__, _HOMES)
 
 __all__ = [
+    "ChannelGroup",
     "Costs",
     "Graph",
     "OrtGraph",
     "SiteValue",
     "TorchGraph",
     "Value",
+    "channel_groups",
     "costs",
     "export_module",
     "free_batch",
+    "narrowed",
     "weight_sites",
 ]

@@ -26,7 +26,7 @@ def derive(origin: Origin, variant: str, generator: torch.Generator) -> TorchGra
 
     Args:
         origin: the teacher and its records.
-        variant: the fraction as text, above 0 and up to 1.
+        variant: the fraction as text, above 0 and up to 1: ``0.5`` or ``2/3``.
         generator: not drawn from.
 
     Returns:
@@ -51,13 +51,16 @@ _ADVICE = "Use a student of its own, such as one of `dfmeta.students.names()`."
 
 
 def _fraction(variant: str) -> float:
+    above, slash, below = variant.partition("/")
     try:
-        fraction = float(variant)
-    except ValueError:
+        fraction = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
         fraction = 0.0
     if not 0 < fraction <= 1:
         raise StepError(
-            f"student 'scaled:{variant}'", f"fraction {variant!r}", "a number above 0 and up to 1, such as scaled:0.5"
+            f"student 'scaled:{variant}'",
+            f"fraction {variant!r}",
+            "a number above 0 and up to 1, such as scaled:0.5 or scaled:2/3",
         )
     return fraction
 

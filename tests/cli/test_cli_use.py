@@ -66,11 +66,16 @@ def test_defaults_are_the_pipelines(verb: str) -> None:
         theirs = {**theirs, "preset": ",".join(theirs["presets"]), "suppress_small": theirs["suppress"]}
         # With --plan neither is needed; left out, the minimum is the pipeline's.
         theirs = {name: value for name, value in theirs.items() if name not in ("data", "out", "min_units")}
-    if verb == "distill":
-        theirs |= {name: getattr(Config(), name) for name in Config.__dataclass_fields__}
     shared = [name for name in mine if name in theirs and name not in ("preprocessing", "settings")]
     assert len(shared) > 3
     assert {name: mine[name].default for name in shared} == {name: theirs[name] for name in shared}
+
+
+def test_help_tells_the_defaults_of_training(command: Command) -> None:
+    """Left out, an option is the method's or the training's own: what the latter is stands in the help."""
+    words = " ".join(command("distill", "--help").out.split())
+    defaults = [f"({getattr(Config(), name):g})" for name in ("steps", "batch", "lr", "shift")]
+    assert [text for text in defaults if text not in words] == []
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dfmeta import students
-from dfmeta.compress.augment import augmented, shift
 from dfmeta.compress._optimizer import Schedule
+from dfmeta.compress.augment import augmented, shift
 from dfmeta.compress.distill import Config, configured, distill
 from dfmeta.errors import DataError, Diverged, StepError, UnknownName
 from dfmeta.graph import TorchGraph

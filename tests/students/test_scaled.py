@@ -176,10 +176,17 @@ def test_any_fraction_gives_a_student(lenet: Origin, fraction: float) -> None:
     assert narrow(lenet, fraction).outputs == lenet.graph.outputs
 
 
-@pytest.mark.parametrize("variant", ["0", "1.5", "-0.5", "half", "nan", "inf", ""])
+@pytest.mark.parametrize("variant", ["0", "1.5", "-0.5", "half", "nan", "inf", "", "3/2", "1/0", "1/"])
 def test_a_wrong_fraction_is_refused(lenet: Origin, variant: str) -> None:
     with pytest.raises(StepError, match=r"above 0 and up to 1, such as scaled:0\.5"):
         students.build(f"scaled:{variant}", (1, 32, 32), 10, 0, lenet)
+
+
+def test_a_fraction_may_be_written_as_one(lenet: Origin) -> None:
+    found, reference = (
+        students.build(f"scaled:{variant}", (1, 32, 32), 10, 0, lenet) for variant in ("2/3", str(2 / 3))
+    )
+    assert [one.shape for one in found.parameters()] == [one.shape for one in reference.parameters()]
 
 
 def test_a_teacher_with_nothing_to_narrow_says_why() -> None:

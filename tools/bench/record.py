@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--images", type=int, default=1024, help="images of one timing")
-    parser.add_argument("--only", default="", help="time only rows whose name this regular expression finds")
+    parser.add_argument("--only", default="", help="rows whose name this regular expression finds; or memory")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -188,7 +188,7 @@ def main() -> None:
             if re.search(options.only, f"{model.name} {what}"):
                 costs.append(cost(model.name, what, graph, batches, plan, options.repeat))
                 print(costs[-1], file=sys.stderr, flush=True)
-    if not options.only:
+    if options.only in ("", "memory"):
         memories += [peak(MODELS[1].name, "all-layers", images, options.shared) for images in (1024, 4096, 16384)]
         memories += [peak(MODELS[0].name, preset, 1024, options.shared) for preset in PRESETS]
         memories += [peak(MODELS[1].name, preset, 1024, options.shared) for preset in PRESETS]
