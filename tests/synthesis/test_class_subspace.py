@@ -221,3 +221,17 @@ def test_a_spectrum_of_channels_says_nothing_of_places(image_task):
 
     with pytest.raises(StepError, match=r"'spectrum' of channel features.*--features flattened"):
         build("class-subspace", altered(image_task(0), change))
+
+
+def test_no_sample_is_subnormal(image_task):
+    """The bin of zero begins at the smallest of all numbers, which networks take ten times as long with."""
+    made = build("class-subspace", image_task(0))
+    values = made.sample(300)[0]
+    tiny = torch.finfo(torch.float32).tiny
+
+    def subnormal(found):
+        return (found != 0) & (found.abs() < tiny)
+
+    assert subnormal(interpolated(values, made._map.found, made._map.wanted)).any()
+    assert not subnormal(values).any()
+    assert 0.2 < float((values == 0).float().mean()) < 0.8
