@@ -14,6 +14,7 @@ from dfmeta.pipeline.outputs import require_free
 from dfmeta.pipeline.recording import ShardWritten
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
 from dfmeta.records import DEFAULT_MIN_UNITS, DifferentialPrivacy, Gathered, RecordPlan, fit_gathered, make_plan
+from dfmeta.records.privacy import require_whole
 from dfmeta.records.shards import Part, Shard, merge_shards
 from dfmeta.schema import v1
 
@@ -89,6 +90,7 @@ def merge_with(
         gathered = chosen(gathered, make_plan(shard.graph, presets), ",".join(presets))
     configuration = shard.configuration
     if dp_rho is not None:
+        require_whole(next((part.limit for part in shard.parts if part.limit is not None), None))
         privacy = DifferentialPrivacy(dp_rho, configuration.clip, configuration.batch_size)
         publishing = replace(publishing, privacy=privacy)
     if budget_bytes is not None:

@@ -17,6 +17,7 @@ from dfmeta.pipeline.gathering import Gathering, Job, Progress
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
 from dfmeta.pipeline.running import Running, run
 from dfmeta.records import DEFAULT_MIN_UNITS, DEFAULT_RANK
+from dfmeta.records.privacy import require_whole
 from dfmeta.records.publication import small_classes
 from dfmeta.records.recorder import Engine
 from dfmeta.records.shard_portion import Portion
@@ -118,6 +119,8 @@ def record_with(
 
     def choose(job: Job) -> range:
         _require_units(job, publishing)
+        if publishing.privacy is not None:
+            require_whole(gathering.limit)
         return range(job.batch_count)
 
     def finish(job: Job, batches: range, portion: Portion) -> dict[str, Any]:

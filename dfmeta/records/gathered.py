@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dfmeta._catalog import KINDS
 from dfmeta.errors import DataError, MergeError, StepError
-from dfmeta.records.plan import RecordPlan, SitePlan
+from dfmeta.records.plan import RecordPlan, SitePlan, gathering_bytes
 from dfmeta.records.samples import feature_vectors, positioned
 from dfmeta.records.workers import Workers
 
@@ -254,7 +254,7 @@ def _require_memory(plan: Sequence[RecordPlan], classes: int | None, limit: int,
     def groups(entry: RecordPlan) -> int:
         return (classes or 1) if entry.gathered_by_class else 1
 
-    total = copies * sum(needed(entry, groups(entry)) for entry in plan)
+    total = copies * sum(gathering_bytes(entry, classes) for entry in plan)
     total += max((needed(entry, 1) for entry in plan if groups(entry) > 1), default=0)
     if total <= limit:
         return

@@ -162,14 +162,16 @@ def record_bytes(entry: RecordPlan, classes: int | None) -> int:
 
 
 def gathering_bytes(entry: RecordPlan, classes: int | None) -> int:
-    """Memory that the statistics of one line hold while they are gathered.
+    """Memory that the statistics of one line hold while they are gathered, what one batch adds to them included.
 
     Args:
         entry: the line.
         classes: number of classes; None gathers over all units only.
     """
     groups = (classes or 1) if entry.gathered_by_class else 1
-    return _accumulator_bytes(entry, groups)
+    # Kinds that look at a batch before they take it in hold what it adds, which is as large as they are.
+    copies = 2 if hasattr(_kind(entry.kind, "accumulate").Accumulator, "reduced") else 1
+    return copies * _accumulator_bytes(entry, groups)
 
 
 def peak_bytes(plan: Sequence[RecordPlan], classes: int | None) -> int:

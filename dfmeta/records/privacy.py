@@ -128,6 +128,24 @@ def private_plan(
     return kept, left_out
 
 
+def require_whole(limit: int | None) -> None:
+    """Refuse noise for a draw of the data.
+
+    Noise hides one unit of what was recorded. A draw with a seed that is known falls out otherwise for many units where
+    one is added to the data, and then more than one has to be hidden.
+
+    Raises:
+        DataError: there is a limit.
+    """
+    if limit is not None:
+        raise DataError(
+            "--dp-rho",
+            f"--limit {limit}",
+            "all units of the data",
+            "Noise hides one unit of what was recorded, not of what it was drawn from. Cut the data beforehand.",
+        )
+
+
 def noised(gathered: Gathered, privacy: DifferentialPrivacy) -> Noised:
     """The same statistics with noise, each sum once. What was gathered stays as it is.
 
@@ -188,9 +206,10 @@ def _part(sums: Mapping[Sum, NDArray[np.float64]], key: Sum) -> NDArray[np.float
 
 
 def _can_be_noised(entry: RecordPlan) -> bool:
-    # What a sketch holds of its samples is no sum over units.
+    # What a sketch holds of its samples is no sum over units; and a bound needs a size that all units share.
     sketched = "sketch" in entry.configuration
-    return entry.kind in MECHANISMS and entry.paired is None and not sketched
+    fixed = all(isinstance(size, int) for size in entry.site.shape[1:])
+    return entry.kind in MECHANISMS and entry.paired is None and not sketched and fixed
 
 
 def _named(entry: RecordPlan) -> str:

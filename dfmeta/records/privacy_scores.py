@@ -94,6 +94,8 @@ class Scorer:
     def learn(self, value: Tensor, labels: Rows) -> None:
         """Take in reference units: ``[n, ...]`` values of the site, ``[n]`` int64 classes."""
         samples, group, _ = self._units(value, labels)
+        if not len(group):
+            return
         for reference in (self._moments, self._bins):
             if reference is not None:
                 reference.add(samples, group)
@@ -101,6 +103,8 @@ class Scorer:
     def calibrate(self, value: Tensor, labels: Rows) -> None:
         """Take in the same units again, to know where their scores lie and how far they spread."""
         samples, group, _ = self._units(value, labels)
+        if not len(group):
+            return
         self._seen.append((group, {name: score(samples, group) for name, score in self._scores.items()}))
 
     def scores(self, value: Tensor, labels: Rows) -> dict[str, Array]:
@@ -110,6 +114,8 @@ class Scorer:
         for name, score in self._scores.items():
             centre, deviation = self._spread(name)
             found[name] = np.full(len(usable), np.nan)
+            if not len(group):
+                continue
             found[name][usable] = (score(samples, group) - centre[group]) / deviation
         return found
 
@@ -135,11 +141,12 @@ class Scorer:
         if self._second is not None and self._second.window is not None:
             products = KINDS.load("second-moment", "products")
             patches = products.patches(value.double(), self._second.window)
-            found = patches.movedim(0, 1).reshape(len(value), -1, patches.shape[0] * patches.shape[2]).numpy()
+            positions, width = patches.shape[1] // max(len(value), 1), patches.shape[0] * patches.shape[2]
+            found = patches.movedim(0, 1).reshape(len(value), positions, width).numpy()
             return found
         axis, features = self.statistic.feature_axis, self.statistic.features
         samples, _ = feature_vectors(value, value.new_zeros(len(value)), features, axis)
-        found = samples.double().numpy().reshape(len(value), -1, samples.shape[-1])
+        found = samples.double().numpy().reshape(len(value), len(samples) // max(len(value), 1), samples.shape[-1])
         return found
 
     def _known(self) -> dict[str, Score]:

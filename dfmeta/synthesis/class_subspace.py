@@ -79,7 +79,7 @@ class ValueMap:
         return cls(found.to(samples.device), wanted.to(samples.device))
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Mapped, in the shape given; what is too small for a normal float32 is 0, or networks take ten times as long."""
+        """Mapped, in the shape given; subnormal numbers, with which networks take ten times as long, are 0."""
         mapped = interpolated(values, self.found, self.wanted)
         return torch.where(mapped.abs() < torch.finfo(torch.float32).tiny, 0.0, mapped)
 

@@ -69,6 +69,7 @@ def test_noise_from_the_command_line(command: Command, model: str, tmp_path: Pat
         (["--dp-rho", "0.5"], "no clipping norm"),
         (["--dp-clip", "1"], "--dp-rho"),
         (["--dp-rho", "0.5", "--dp-clip", "large"], "--dp-clip"),
+        (["--dp-rho", "0.5", "--dp-clip", "1.5", "--limit", "500"], "--limit 500"),
     ):
         refused = command(*words, *wrong, "--out", str(tmp_path / "other"))
         assert refused.code == 2

@@ -185,6 +185,14 @@ def test_more_parts_than_batches(digits_teacher, tmp_path):
         record_shard(digits_teacher, "digits:train", tmp_path / "s", name="s", gathering=HOW, part=(1, 9))
 
 
+def test_noise_for_shards_of_a_draw_is_refused(digits_teacher, tmp_path):
+    gathering = replace(HOW, presets=("all-layers",), clip=1.5, limit=600)
+    record_shard(digits_teacher, "digits:train", tmp_path / "s", name="s", gathering=gathering)
+    with pytest.raises(DataError, match="found --limit 600"):
+        merge([tmp_path / "s"], tmp_path / "out", dp_rho=0.5)
+    assert not (tmp_path / "out").exists()
+
+
 def test_progress_is_told(parts, tmp_path):
     told = []
     merge(parts, tmp_path / "out", progress=lambda *facts: told.append(facts))

@@ -18,7 +18,7 @@ from dfmeta.numerics.zcdp import epsilon, gaussian_sigma
 from dfmeta.records import Gathered, RecordPlan, SitePlan
 from dfmeta.records.gathered import clipped_units
 from dfmeta.records.presets import Choice
-from dfmeta.records.privacy import DifferentialPrivacy, noised, private_plan
+from dfmeta.records.privacy import DifferentialPrivacy, noised, private_plan, require_whole
 from dfmeta.records.privacy_mechanisms import MECHANISMS, sum_of
 from dfmeta.records.publication import publication
 
@@ -446,3 +446,19 @@ def test_memory_is_counted_twice():
     with pytest.raises(DataError, match="memory"):
         Gathered(PLAN, classes=3, clip=1.0, memory_limit=3500)
     Gathered(PLAN, classes=3, memory_limit=3500)
+
+
+def test_a_site_of_no_fixed_size_is_left_out():
+    """How far one unit can move a sum depends on its size: where units differ, there is no bound."""
+    free = replace(PLAN[2], site=replace(PLAN[2].site, shape=("batch", 4, "h", "w")))
+    kept, left_out = private_plan([PLAN[0], free])
+    assert kept == (PLAN[0],)
+    assert len(left_out) == 1
+    with pytest.raises(DataError):
+        private_plan([free])
+
+
+def test_noise_is_for_all_units_and_not_for_a_draw():
+    require_whole(None)
+    with pytest.raises(DataError, match="found --limit 100"):
+        require_whole(100)

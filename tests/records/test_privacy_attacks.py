@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -288,3 +289,23 @@ def test_the_strongest_of_each_kind():
     attacks = judged([trial(0.1, score="a"), trial(0.9, score="b"), trial(0.2, score="c")])
     (best,) = strongest(attacks)
     assert best.score == "b"
+
+
+@pytest.mark.parametrize("kind", ["moments", "channels", "spectrum", "histogram"])
+def test_a_batch_of_withheld_classes_alone_says_nothing(kind):
+    """Data sorted by class ends in such a batch where the last class is too small to publish."""
+    plan = PLANS[kind]
+    members, reference = population(40, 1), population(60, 2)
+    published = statistic(plan, members)
+    tensors = {name: tensor.clone() for name, tensor in published.tensors.items()}
+    for tensor in tensors.values():
+        if len(tensor) == 2:
+            tensor[1] = 0
+    scorer = Scorer(dataclasses.replace(published, tensors=tensors))
+    site, last = plan.site.id, np.ones(5, np.int64)
+    for step in (scorer.learn, scorer.calibrate):
+        step(reference[0][site], reference[1].numpy())
+        step(reference[0][site][:5], last)
+    found = scorer.scores(reference[0][site][:5], last)
+    assert found
+    assert all(np.isnan(scores).all() and len(scores) == 5 for scores in found.values())

@@ -27,7 +27,6 @@ ROWS = (
     ("lenet5-half", "matched-generator"),
     ("lenet5-half", "noise"),
     ("lenet5-half", REAL),
-    ("lenet5-half-lopes", "lopes:all-layers"),
     ("lenet5-half-lopes", "lopes:top-layer"),
     ("lenet5-half-lopes", "noise"),
 )

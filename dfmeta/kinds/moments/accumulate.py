@@ -64,18 +64,17 @@ class Accumulator:
         """What one batch adds; nothing is taken in yet.
 
         float32 activations are reduced in float32 over one batch (positions in blocks of at most 4,096), then
-        summed in float64; where that would lose more than about 1e-6 of a variance, the features concerned are done
-        again about their own mean, and in float64 if even that overflows. Activations of any other dtype are reduced
-        in float64.
+        summed in float64; where that would lose more than about 1e-6 of a variance, or overflows, the features
+        concerned are done again in float64. Activations of any other dtype are reduced in float64.
 
         Args:
-            samples: ``[n, *positions, d]``, any float dtype: n units, each with any number of positions.
+            samples: ``[n, *positions, d]``, any float dtype, on the CPU: n units, each with any number of positions.
             group: ``[n]`` int64, the group of each unit.
 
         Raises:
             StepError: a NaN or an infinity.
         """
-        positions = math.prod(samples.shape[1:-1])
+        samples, positions = samples.detach(), math.prod(samples.shape[1:-1])
         count = torch.bincount(group, minlength=self.groups) * positions
         if not len(group) or not positions:
             return Reduced(count, torch.zeros_like(self.mean), torch.zeros_like(self.squares))
@@ -132,7 +131,8 @@ class Accumulator:
         return {
             "count": self.count.numpy(),
             "mean": self.mean.to(torch.float32).numpy(),
-            "var": (self.squares / divisor).to(torch.float32).numpy(),
+            # Rounding may leave less than nothing, or minus nothing.
+            "var": (self.squares.clamp(min=0) / divisor).to(torch.float32).add(0.0).numpy(),
         }
 
     def _combined(self, count: Tensor, mean: Tensor, squares: Tensor) -> Reduced:
@@ -140,13 +140,12 @@ class Accumulator:
         return Reduced(count, *combined(count, mean, squares, (self.count, self.mean)))
 
     def _repaired(self, added: Reduced, lost: Tensor, samples: Tensor, group: Tensor) -> Reduced:
-        """Do features ``lost`` ``[d]`` again about their own mean: their sums left too little, or overflowed."""
+        """Do features ``lost`` ``[d]`` again in float64: their sums left too little, or overflowed."""
         columns = lost.nonzero().flatten()
-        samples = samples.index_select(1, columns)
+        samples = samples.index_select(1, columns).to(torch.float64)
         again = sums_about_mean(samples, group, added.samples)
         if not bool(torch.isfinite(again[2]).all()):
             _require_finite(samples)
-            again = sums_about_mean(samples.to(torch.float64), group, added.samples)
         seen = self.count, self.mean[:, columns]
         added.mean[:, columns], added.squares[:, columns], _ = added_by(again, added.samples, seen)
         return added

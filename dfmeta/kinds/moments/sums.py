@@ -29,7 +29,7 @@ Sums = tuple[Tensor, Tensor, Tensor]
 
 def sums_about_zero(samples: Tensor, group: Tensor, groups: int) -> Sums:
     """Sums of maps ``[n, d, p]`` float32, read where they lie."""
-    first, second = _of_maps(samples, BLOCK_ROWS)
+    first, second = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES)
     shift = torch.zeros(groups, samples.shape[1], dtype=torch.float64)
     return shift, shift.index_add(0, group, first), shift.index_add(0, group, second)
 
@@ -47,7 +47,7 @@ def sums_about(samples: Tensor, group: Tensor, shift: Tensor) -> Sums:
 
 def sums_about_mean(samples: Tensor, group: Tensor, count: Tensor) -> Sums:
     """Sums about the mean of each group of ``count`` samples, or nearly so."""
-    rows, groups = _of_maps(samples, BLOCK_ROWS)[0] if samples.dim() == 3 else samples, len(count)
+    rows, groups = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES)[0] if samples.dim() == 3 else samples, len(count)
     if groups > _PRODUCT_GROUPS:
         total = rows.new_zeros(groups, rows.shape[1]).index_add_(0, group, rows)
     else:
@@ -91,14 +91,30 @@ def _added(
 
 
 @scripted
-def _of_maps(samples: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """``[n, d]`` float64 sums and sums of squares of ``[n, d, p]``."""
+def _of_maps(samples: Tensor, block: int, values: int) -> tuple[Tensor, Tensor]:
+    """``[n, d]`` float64 sums and sums of squares of ``[n, d, p]``.
+
+    Both are torch's sums along contiguous positions, by pairs: a norm, or a sum over positions that lie apart, adds up
+    one after the other, and equal values then err alike.
+    """
     first = torch.zeros(samples.shape[:2], dtype=torch.float64)
     second = torch.zeros_like(first)
+    apart = samples.stride(2) != 1
     for start in range(0, samples.size(2), block):
         part = samples[:, :, start : start + block]
-        first += part.sum(2)
-        second += torch.linalg.vector_norm(part, dim=2).to(torch.float64).square_()
+        rows = max(1, values // max(1, part.size(1) * part.size(2)))
+        room = torch.empty_like(part[:rows], memory_format=torch.contiguous_format)
+        for unit in range(0, part.size(0), rows):
+            few = part[unit : unit + rows]
+            near = room[: few.size(0)]
+            if apart:
+                near.copy_(few)
+                first[unit : unit + rows] += near.sum(2)
+                near.mul_(near)
+            else:
+                first[unit : unit + rows] += few.sum(2)
+                torch.mul(few, few, out=near)
+            second[unit : unit + rows] += near.sum(2)
     return first, second
 
 
@@ -120,7 +136,7 @@ def _about(
         of_unit = near.index_select(0, owners)
         distance = torch.sub(part, of_unit if part.dim() == 2 else of_unit.unsqueeze(2), out=room[: part.size(0)])
         if part.dim() == 3:
-            one, two = _of_maps(distance, block)
+            one, two = _of_maps(distance, block, distance.numel())
         else:
             one, two = distance, distance.square()
         if product:

@@ -12,8 +12,8 @@ from torch import Tensor
 from dfmeta.kinds.second_moment.geometry import Window
 from dfmeta.kinds.second_moment.scratch import scratch
 
-# Rounding in a float32 sum of this many products stays within about 1e-6 of the exact one, relative to the roots of the
-# two diagonal entries that it belongs to, even where all products are equal and err alike; of more rows it does not.
+# Rounding in a float32 sum of this many products stays within about 1e-6 of the exact one, relative to the largest
+# entry, even where all products are equal and err alike; of more rows it does not.
 BLOCK_ROWS = 64
 # So many of these sums are added up in float32, which costs less than a tenth of that, and their sums in float64.
 _BLOCKS = 8
@@ -90,7 +90,7 @@ def batches(value: Tensor, values_each: int) -> Iterator[Tensor]:
 
 
 def patches(value: Tensor, window: Window) -> Tensor:
-    """What the kernel covers, by convolution group; a copy.
+    """What the kernel covers, by convolution group; it may lie in working memory: to be used up before the next call.
 
     Args:
         value: ``[n, c, *spatial]``.

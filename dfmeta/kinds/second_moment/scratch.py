@@ -40,5 +40,7 @@ def scratch(purpose: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype
         return torch.empty(*shape, dtype=kind, device=like.device)
     key = (purpose, like.device, kind)
     if key not in _SCRATCH.buffers or _SCRATCH.buffers[key].numel() < size:
-        _SCRATCH.buffers[key] = torch.empty(size, dtype=kind, device=like.device)
+        # Kept beyond this call, and so for whoever comes later outside of inference mode.
+        with torch.inference_mode(False):
+            _SCRATCH.buffers[key] = torch.empty(size, dtype=kind, device=like.device)
     return _SCRATCH.buffers[key][:size].view(*shape)

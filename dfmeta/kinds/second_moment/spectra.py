@@ -7,6 +7,8 @@ there are; the transform is two small matrix products, and the border is put rig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from dfmeta.kinds.second_moment.scratch import scratch
 _SPECTRUM_VALUES = 1 << 22
 # What the calls cost for one unit of a batch of usual size, in multiplications.
 _CALLS = 200_000
+# Parts of a batch whose float32 sums are added up in float32.
+_PARTS = 8
 # Channels that fill a register: fewer take as long.
 _REGISTER = 16
 
@@ -61,17 +65,23 @@ class Spectra:
     def _of_group(self, value: Tensor) -> Tensor:
         """``[L, C, C]`` float64 from ``[n, C, H, W]``."""
         places, channels = self.cosines.shape[1], self.channels
-        even, odd = (scratch(name, (places, channels, channels), value).zero_() for name in ("even", "odd"))
+        shape = places, channels, channels
+        few = [scratch(name, shape, value).zero_() for name in ("even", "odd")]
+        sums = [scratch(f"{name} sums", shape, value, torch.float64).zero_() for name in ("even", "odd")]
+        even, odd = few
         columns, rows = self.columns.to(value), self.rows.to(value)
-        for part in batches(value, places * 2 * channels):
+        for number, part in enumerate(batches(value, places * 2 * channels), start=1):
             both = self._transformed(part, columns, rows).view(len(part), places, 2, channels).transpose(0, 1)
             real, imaginary = both[:, :, 0], both[:, :, 1]
             even.baddbmm_(real.mT, real)
             even.baddbmm_(imaginary.mT, imaginary)
             odd.baddbmm_(real.mT, imaginary)
+            if number % _PARTS == 0:
+                _move(few, sums)
+        _move(few, sums)
         total = torch.empty(len(self.cosines), channels, channels, dtype=torch.float64, device=value.device)
-        self._inverse(even, self.cosines, total)
-        turned = self._inverse(odd, self.sines, scratch("turned", total.shape, total))
+        self._inverse(sums[0], self.cosines, total)
+        turned = self._inverse(sums[1], self.sines, scratch("turned", total.shape, total))
         total.sub_(turned).add_(turned.mT)
         self.border.add(total, value)
         return total
@@ -88,10 +98,16 @@ class Spectra:
         return torch.bmm(rows.expand(places, -1, -1), along.view(places, 2 * width, channels), out=both)
 
     def _inverse(self, spectrum: Tensor, basis: Tensor, into: Tensor) -> Tensor:
-        """Write ``[L, C, C]`` float64 from ``[V * U, C, C]``."""
-        whole = scratch("spectrum", spectrum.shape, spectrum, torch.float64).copy_(spectrum)
-        torch.mm(basis.to(whole.device), whole.flatten(1), out=into.view(len(basis), -1))
+        """Write ``[L, C, C]`` float64 from ``[V * U, C, C]``, float64 too."""
+        torch.mm(basis.to(spectrum.device), spectrum.flatten(1), out=into.view(len(basis), -1))
         return into
+
+
+def _move(few: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
+    """Add float32 sums of a few parts to those of all, and begin again."""
+    for part, total in zip(few, sums, strict=True):
+        total.add_(part)
+        part.zero_()
 
 
 def _bases(window: Window, sizes: tuple[int, int], lengths: tuple[int, int]) -> list[np.ndarray]:

@@ -25,10 +25,13 @@ from torch import Tensor
 from dfmeta.kinds.second_moment.geometry import Window
 from dfmeta.kinds.second_moment.products import batches, cross, gram, tap_rows
 from dfmeta.kinds.second_moment.rowwise import Rowwise
+from dfmeta.kinds.second_moment.scratch import scratch
 from dfmeta.kinds.second_moment.spectra import Spectra
 
 # Units of a batch that are taken together: sums over one position of them all are added up in float32.
-_UNITS = 1024
+_UNITS = 512
+# Units whose mean is the level that a transform is taken about.
+_FIRST_UNITS = 8
 # Products of narrow matrices, and of what was gathered first, take this many times as long as their multiplications.
 _GATHERED = 8
 # What it takes to copy a value, in multiplications.
@@ -59,8 +62,30 @@ def lag_sums(value: Tensor, window: Window) -> Tensor:
     if len(window.kernel) == 1:
         value, window = value.unsqueeze(2), _two_axes(window)
     way = min(ways(window, tuple(value.shape[2:]), value.shape[1] // window.groups), key=lambda one: one.cost)
-    parts = [way.sums(value[start : start + _UNITS]) for start in range(0, max(len(value), 1), _UNITS)]
+    blocks = [value[start : start + _UNITS] for start in range(0, max(len(value), 1), _UNITS)]
+    if isinstance(way, Spectra) and value.dtype != torch.float64 and len(value):
+        parts = [_about_level(way, block, window) for block in blocks]
+    else:
+        parts = [way.sums(block) for block in blocks]
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def _about_level(way: Spectra, value: Tensor, window: Window) -> Tensor:
+    """The sums of a transform in float32, which would lose 3 parts in a million where a map hardly varies.
+
+    With x = m + r, m a level of each channel, they are those of r, m times the sums of r (which are linear in r: so
+    those of the sum of all units, in float64), and m m^T. Any level near the values will do.
+    """
+    level = value[:_FIRST_UNITS].mean((0, 2, 3))
+    apart = torch.sub(value, level[:, None, None], out=scratch("apart", value.shape, value))
+    found = way.sums(apart)
+    total = apart.sum(0).to(torch.float64).view(window.groups, -1, *value.shape[2:])
+    stack = torch.cat([torch.ones_like(total[:, :1]), total], 1).flatten(0, 1).unsqueeze(0)
+    linear = lag_sums(stack, window)
+    one, many = linear[:, :, :1, :1], level.to(torch.float64).view(window.groups, 1, -1, 1)
+    found += many @ (linear[:, :, :1, 1:] + len(value) * one * many.mT)
+    found += linear[:, :, 1:, :1] @ many.mT
+    return found
 
 
 def _two_axes(window: Window) -> Window:
