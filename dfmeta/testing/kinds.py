@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfmeta.errors import StepError
 from dfmeta.testing.cases import KindCase, Stream, feed
 
 GROUPS = 4
@@ -100,6 +101,27 @@ class KindContract:
         again.restore(state)
         for accumulator in (made, again):
             feed(accumulator, stream.part(slice(25, None)))
+        for name, values in made.state().items():
+            np.testing.assert_array_equal(values, again.state()[name], err_msg=name)
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_a_kind_that_looks_first_refuses_bad_numbers(self, case: KindCase, dtype: torch.dtype, bad: float) -> None:
+        """Where updates have two halves, they are one update together, and the first finds a single bad number."""
+        made = case.gathered(case.stream(6, 20, GROUPS))
+        if not hasattr(made, "reduced"):
+            return
+        stream, again = case.stream(7, 20, GROUPS).as_type(dtype), case.accumulator(GROUPS)
+        again.restore(made.state())
+        before = {name: values.copy() for name, values in made.state().items()}
+        spoiled = stream.samples.clone()
+        spoiled.view(-1)[len(spoiled) // 2] = bad
+        with pytest.raises(StepError):
+            made.reduced(spoiled, stream.group)
+        for name, values in made.state().items():
+            np.testing.assert_array_equal(values, before[name], err_msg=name)
+        made.take(made.reduced(stream.samples, stream.group))
+        feed(again, stream)
         for name, values in made.state().items():
             np.testing.assert_array_equal(values, again.state()[name], err_msg=name)
 
