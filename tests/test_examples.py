@@ -28,7 +28,7 @@ def run(repository: Path, folder: Path, *words: object, path: Path | None = None
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

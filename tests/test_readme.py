@@ -60,7 +60,7 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
     path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(root)}
     command = [*RUNNERS[block.language], block.code]
     return subprocess.run(
-        command, cwd=checkout, env={**os.environ, **path}, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=checkout, env={**os.environ, **path}, capture_output=True, text=True, check=False, timeout=900
     )
 
 
