@@ -16,6 +16,8 @@ from dfmeta.kinds._accumulators import scripted
 
 # Positions that are summed in float32, by pairs, before float64 takes over; and units, one after the other.
 BLOCK_ROWS, BLOCK_UNITS = 4096, 512
+# Positions whose squares are added up one after the other.
+_RUN = 256
 # float32 keeps 2^-24 of a sum of squares; of what is left of it, if it is this many times smaller, about 1e-6 less.
 CANCELLATION = 8.0
 # Groups whose rows are summed by one matrix product.
@@ -29,7 +31,7 @@ Sums = tuple[Tensor, Tensor, Tensor]
 
 def sums_about_zero(samples: Tensor, group: Tensor, groups: int) -> Sums:
     """Sums of maps ``[n, d, p]`` float32, read where they lie."""
-    first, second = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES)
+    first, second = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES, _RUN)
     shift = torch.zeros(groups, samples.shape[1], dtype=torch.float64)
     return shift, shift.index_add(0, group, first), shift.index_add(0, group, second)
 
@@ -37,17 +39,19 @@ def sums_about_zero(samples: Tensor, group: Tensor, groups: int) -> Sums:
 def sums_about(samples: Tensor, group: Tensor, shift: Tensor) -> Sums:
     """Sums about each group's shift ``[G, d]`` of ``[n, d]`` or ``[n, d, p]``, in their own precision."""
     rows = max(1, _CHUNK_VALUES // max(1, samples[:1].numel()))
-    near, first, second = _about(samples[:BLOCK_UNITS], group[:BLOCK_UNITS], shift, rows, BLOCK_ROWS, _PRODUCT_GROUPS)
+    near, first, second = _about(
+        samples[:BLOCK_UNITS], group[:BLOCK_UNITS], shift, rows, BLOCK_ROWS, _PRODUCT_GROUPS, _RUN
+    )
     for start in range(BLOCK_UNITS, len(samples), BLOCK_UNITS):
         part = slice(start, start + BLOCK_UNITS)
-        _, one, two = _about(samples[part], group[part], shift, rows, BLOCK_ROWS, _PRODUCT_GROUPS)
+        _, one, two = _about(samples[part], group[part], shift, rows, BLOCK_ROWS, _PRODUCT_GROUPS, _RUN)
         first, second = first + one, second + two
     return near, first, second
 
 
 def sums_about_mean(samples: Tensor, group: Tensor, count: Tensor) -> Sums:
     """Sums about the mean of each group of ``count`` samples, or nearly so."""
-    rows, groups = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES)[0] if samples.dim() == 3 else samples, len(count)
+    rows, groups = _of_maps(samples, BLOCK_ROWS, _CHUNK_VALUES, _RUN)[0] if samples.dim() == 3 else samples, len(count)
     if groups > _PRODUCT_GROUPS:
         total = rows.new_zeros(groups, rows.shape[1]).index_add_(0, group, rows)
     else:
@@ -91,36 +95,43 @@ def _added(
 
 
 @scripted
-def _of_maps(samples: Tensor, block: int, values: int) -> tuple[Tensor, Tensor]:
-    """``[n, d]`` float64 sums and sums of squares of ``[n, d, p]``.
+def _squares(maps: Tensor, run: int) -> Tensor:
+    """``[n, d]`` float64 sums of squares of ``[n, d, p]`` with contiguous positions, ``run`` of them in float32.
 
-    Both are torch's sums along contiguous positions, by pairs: a norm, or a sum over positions that lie apart, adds up
-    one after the other, and equal values then err alike.
+    A norm adds up one after the other, so that equal values all err alike: over many positions by too much.
     """
+    whole = maps.size(2) // run * run
+    found: Tensor = torch.linalg.vector_norm(maps[:, :, whole:], dim=2).to(torch.float64).square_()
+    if whole > 0:
+        runs = maps[:, :, :whole].view(maps.size(0), maps.size(1), -1, run)
+        found += torch.linalg.vector_norm(runs, dim=3).to(torch.float64).square_().sum(2)
+    return found
+
+
+@scripted
+def _of_maps(samples: Tensor, block: int, values: int, run: int) -> tuple[Tensor, Tensor]:
+    """``[n, d]`` float64 sums and sums of squares of ``[n, d, p]``; positions that lie apart are brought together."""
     first = torch.zeros(samples.shape[:2], dtype=torch.float64)
     second = torch.zeros_like(first)
-    apart = samples.stride(2) != 1
     for start in range(0, samples.size(2), block):
         part = samples[:, :, start : start + block]
+        if part.stride(2) == 1:
+            first += part.sum(2)
+            second += _squares(part, run)
+            continue
         rows = max(1, values // max(1, part.size(1) * part.size(2)))
         room = torch.empty_like(part[:rows], memory_format=torch.contiguous_format)
         for unit in range(0, part.size(0), rows):
             few = part[unit : unit + rows]
-            near = room[: few.size(0)]
-            if apart:
-                near.copy_(few)
-                first[unit : unit + rows] += near.sum(2)
-                near.mul_(near)
-            else:
-                first[unit : unit + rows] += few.sum(2)
-                torch.mul(few, few, out=near)
-            second[unit : unit + rows] += near.sum(2)
+            near = room[: few.size(0)].copy_(few)
+            first[unit : unit + rows] += near.sum(2)
+            second[unit : unit + rows] += _squares(near, run)
     return first, second
 
 
 @scripted
 def _about(
-    samples: Tensor, group: Tensor, shift: Tensor, rows: int, block: int, most_groups: int
+    samples: Tensor, group: Tensor, shift: Tensor, rows: int, block: int, most_groups: int, run: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     near, groups = shift.to(samples.dtype), shift.size(0)
     # Positions are many: beyond one unit, their sums are formed in float64.
@@ -136,7 +147,7 @@ def _about(
         of_unit = near.index_select(0, owners)
         distance = torch.sub(part, of_unit if part.dim() == 2 else of_unit.unsqueeze(2), out=room[: part.size(0)])
         if part.dim() == 3:
-            one, two = _of_maps(distance, block, distance.numel())
+            one, two = _of_maps(distance, block, distance.numel(), run)
         else:
             one, two = distance, distance.square()
         if product:
