@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from dfmeta.compress._optimizer import Schedule, make_optimizer
 from dfmeta.compress.augment import augmented
 from dfmeta.errors import DataError, Diverged, StepError, UnknownName
+from dfmeta.synthesis import answered
 
 Source = Callable[[int], Tensor]
 Progress = Callable[[str, int, int, float], None]
@@ -157,7 +159,8 @@ def distill(
         inputs = augmented(kept.guard(source, config.batch), config.shift, config.flip, generator)
         with torch.no_grad():
             wanted = teacher(inputs)
-        error = _loss(_forward(student, inputs, wanted), wanted, config)
+        logits = answered(student, partial(student, inputs), inputs, wanted.shape)
+        error = _loss(logits, wanted, config)
         loss = float(error.detach())
         if not bool(torch.isfinite(error.detach())):
             raise _diverged(step + 1, kept.restore(), loss)
@@ -234,23 +237,3 @@ class _Kept:
         """The mean becomes the student's weights."""
         for name, parameter in self._student.named_parameters() if self._mean else ():
             parameter.copy_(self._mean[name])
-
-
-def _forward(student: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:
-    try:
-        logits: Tensor = student(inputs)
-    except (RuntimeError, ValueError) as error:
-        raise StepError(
-            f"student {type(student).__name__}",
-            f"no way to take inputs {list(inputs.shape[1:])} ({error})",
-            "a network that fits the model's input",
-            "Choose another student, or pass your own as module:callable.",
-        ) from error
-    if logits.shape != wanted.shape:
-        raise StepError(
-            f"student {type(student).__name__}",
-            f"outputs {list(logits.shape)}",
-            f"the teacher's {list(wanted.shape)}",
-            "Choose a student with as many outputs as the teacher.",
-        )
-    return logits

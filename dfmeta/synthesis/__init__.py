@@ -14,8 +14,9 @@ from typing import Any
 from dfmeta._catalog import SYNTHESIS
 from dfmeta.errors import DataError, MethodInput, UnknownName
 from dfmeta.synthesis._contract import Synthesis, Task
+from dfmeta.synthesis._student_view import answered
 
-__all__ = ["Synthesis", "Task", "build", "configure", "names", "other_data", "training", "uses"]
+__all__ = ["Synthesis", "Task", "answered", "build", "configure", "names", "other_data", "training", "uses"]
 
 
 def names() -> tuple[str, ...]:

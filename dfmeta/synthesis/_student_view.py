@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -32,7 +34,26 @@ def student_logits(student: nn.Module, inputs: Tensor, wanted: torch.Size, *, by
     for module, training in modes:
         module.training = training and by_batch and isinstance(module, _BatchNorm)
     try:
-        logits: Tensor = torch.func.functional_call(student, state, (inputs,))
+        return answered(student, lambda: torch.func.functional_call(student, state, (inputs,)), inputs, wanted)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def answered(student: nn.Module, call: Callable[[], Tensor], inputs: Tensor, wanted: torch.Size) -> Tensor:
+    """What ``call`` makes of the student, or why the student does not fit.
+
+    Args:
+        student: for the message.
+        call: runs it on ``inputs``.
+        inputs: ``[n, *item_shape]``.
+        wanted: the shape of the teacher's logits.
+
+    Raises:
+        StepError: it does not take such inputs, or does not answer in the teacher's shape.
+    """
+    try:
+        logits = call()
     except (RuntimeError, ValueError) as error:
         raise StepError(
             f"student {type(student).__name__}",
@@ -40,9 +61,6 @@ def student_logits(student: nn.Module, inputs: Tensor, wanted: torch.Size, *, by
             "a network that fits the model's input",
             "Choose another student, or pass your own as module:callable.",
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     if logits.shape != wanted:
         raise StepError(
             f"student {type(student).__name__}",
