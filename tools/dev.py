@@ -78,8 +78,9 @@ def demo(words: list[str]) -> int:
 
 
 def test(words: list[str]) -> int:
-    """Run the tests."""
-    return run([tool("python"), "-m", "pytest", *words], stdout=None)
+    """Run the tests, a file on each core at a time; torch's own threads would only wait for each other."""
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return run([tool("python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *words], threads, stdout=None)
 
 
 def check(words: list[str]) -> int:

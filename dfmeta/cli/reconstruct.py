@@ -17,6 +17,10 @@ def reconstruct(
     count: Annotated[int, typer.Option(metavar="N", min=1, help="How many inputs to make.")] = 1000,
     seed: options.Seed = 0,
     settings: options.Settings = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A[,B]", help="Numbers or names of the only classes to make. Without: all of them."),
+    ] = None,
     student: Annotated[
         str | None,
         typer.Option(
@@ -50,6 +54,7 @@ def reconstruct(
             count=count,
             seed=seed,
             settings=chosen,
+            classes=options.names("--classes", classes) if classes is not None else (),
             student=student,
             data=data,
             device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os.path
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def reconstruct(
     count: int = 1000,
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
+    classes: Sequence[str] = (),
     student: str | None = None,
     data: str | None = None,
     device: str = "cpu",
@@ -79,6 +80,7 @@ def reconstruct(
         count: how many inputs.
         seed: of everything.
         settings: fields of the method's ``Config`` as text.
+        classes: numbers or names of the classes to make inputs of; all of them where none is named.
         student: for a method that learns from one: the ONNX file of a trained student, or the name of a student that
             is then trained beside it, with the method's own schedule.
         data: what ``--data`` takes, for a method that draws from data.
@@ -91,7 +93,7 @@ def reconstruct(
         raise DataError("--count", str(count), "1 or more")
     opened = open_release(bundle)
     inputs, labels = synthesise(
-        opened, method, count, seed, settings, progress, student=student, data=data, device=device
+        opened, method, count, seed, settings, progress, classes=classes, student=student, data=data, device=device
     )
     tensors = {"x": inputs.cpu().numpy(), "y": labels.cpu().numpy()}
     write_file(out, write_safetensors(tensors, {"dfmeta": "synthetic"}))
@@ -106,6 +108,7 @@ def synthesise(
     settings: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     *,
+    classes: Sequence[str] = (),
     student: str | None = None,
     data: str | None = None,
     device: str = "cpu",
@@ -113,6 +116,7 @@ def synthesise(
     """``[count, ...]`` inputs and ``[count]`` labels, in memory; arguments as of :func:`reconstruct`."""
     method = method_name(method, data)
     task = make_task(opened.bundle, opened.graph, seed, device)
+    wanted = synthesising.chosen_classes(classes, opened, task.classes)
     network, alone = None, True
     if student is not None:
         if "student" not in synthesis.uses(method):
@@ -129,7 +133,7 @@ def synthesise(
     else:
         draw, teach = synthesising.source(made, progress), synthesising.answers(made, task)
         distillation.distill(network, teach, draw, training_config(method), task.generator, progress)
-    return made.sample(count)
+    return synthesising.sample(made, count, wanted)
 
 
 def training_config(method: str, given: Mapping[str, str] | None = None) -> distillation.Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from dfmeta import students, synthesis
 from dfmeta.data import check_labels, feed, fitted_input, open_data
-from dfmeta.errors import MethodInput
+from dfmeta.errors import MethodInput, StepError, UnknownName
 from dfmeta.graph import Graph, TorchGraph
 from dfmeta.pipeline.opening import Opened
 from dfmeta.synthesis import Synthesis, Task
 
 Progress = Callable[[str, int, int, float], None]
+
+# A method draws classes as it likes; one that has not made enough of a class by then does not make it.
+MOST_DRAWS = 64
 
 
 def begin(
@@ -62,6 +65,48 @@ def prepare(made: Synthesis, progress: Progress | None) -> None:
         loss = made.advance()
         if progress is not None:
             progress("synthesise", step + 1, made.steps, loss)
+
+
+def chosen_classes(given: Sequence[str], opened: Opened, classes: int) -> list[int]:
+    """Classes by number or by the name that the manifest has for them, ascending.
+
+    Raises:
+        UnknownName: no such class.
+    """
+    labels = opened.bundle.manifest.model.outputs[0].labels
+    named = opened.bundle.manifest.label_set(labels) if labels is not None else None
+    numbers = {str(number): number for number in range(classes)}
+    if named is not None:
+        numbers |= {name: number for number, name in enumerate(named.names[:classes]) if name not in numbers}
+    for name in given:
+        if name not in numbers:
+            raise UnknownName("class", name, numbers)
+    return sorted({numbers[name] for name in given})
+
+
+def sample(made: Synthesis, count: int, classes: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """``[count, ...]`` inputs and their labels, of some classes only where any are named.
+
+    Raises:
+        StepError: a method that makes too few inputs of those classes.
+    """
+    if not classes:
+        return made.sample(count)
+    kept: list[tuple[Tensor, Tensor]] = []
+    found = 0
+    for _ in range(MOST_DRAWS):
+        inputs, labels = made.sample(count)
+        wanted = torch.isin(labels, torch.tensor(classes, device=labels.device))
+        kept.append((inputs[wanted], labels[wanted]))
+        found += int(wanted.sum())
+        if found >= count:
+            return torch.cat([part for part, _ in kept])[:count], torch.cat([part for _, part in kept])[:count]
+    raise StepError(
+        f"classes {', '.join(map(str, classes))}",
+        f"{found} inputs among {MOST_DRAWS * count}",
+        str(count),
+        "Ask for more classes, or use a method that makes inputs of these: their records may be withheld.",
+    )
 
 
 def source(made: Synthesis, progress: Progress | None) -> Callable[[int], Tensor]:

@@ -119,6 +119,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["reconstruct", "BUNDLE", "--out", "NEW.safetensors", "--set", "iteration=3"],
         "Did you mean 'iterations'?",
     ),
+    "unknown-class": (
+        ["reconstruct", "BUNDLE", "--out", "NEW.safetensors", "--classes", "3,horse"],
+        "class: found 'horse'",
+    ),
     "setting-no-number": (
         ["reconstruct", "BUNDLE", "--out", "NEW.safetensors", "--set", "iterations=few"],
         "'few'",

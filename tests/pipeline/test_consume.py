@@ -36,6 +36,7 @@ from dfmeta.pipeline import (
     synthesise,
     validate,
 )
+from dfmeta.pipeline import synthesising
 from dfmeta.pipeline.fit import fit_problems
 from dfmeta.pipeline.release import Release
 from dfmeta.records import Recorder, make_plan
@@ -95,6 +96,37 @@ def test_reconstructed_inputs_are_data(digits_bundle, tmp_path, few):
     assert done.method == "data"
     recipe = next(e.value for e in onnx.load(done.path).metadata_props if e.key == "dfmeta.recipe")
     assert str(tmp_path) not in recipe
+
+
+def test_inputs_of_some_classes_only(digits_bundle, tmp_path):
+    names = next(iter(Bundle.open(digits_bundle).manifest.model.label_sets)).names
+    made = reconstruct(
+        digits_bundle, tmp_path / "some.safetensors", method="class-subspace", count=30, classes=["3", names[7]]
+    )
+    labels = load_file(made)["y"]
+    assert (len(labels), set(labels.tolist())) == (30, {3, 7})
+    for unknown in ("10", "-1", "horse"):
+        with pytest.raises(UnknownName, match=f"'{unknown}'"):
+            reconstruct(digits_bundle, tmp_path / "none.safetensors", count=3, classes=[unknown])
+
+
+def test_a_class_that_a_method_does_not_make(digits_bundle):
+    opened = open_release(digits_bundle)
+
+    class Ones:
+        steps = 0
+
+        def advance(self):
+            return 0.0
+
+        def sample(self, count):
+            return torch.zeros(count, 1, 8, 8), torch.ones(count, dtype=torch.int64)
+
+    assert synthesising.chosen_classes(["1"], opened, 10) == [1]
+    inputs, labels = synthesising.sample(Ones(), 4, [1])
+    assert (len(inputs), labels.tolist()) == (4, [1] * 4)
+    with pytest.raises(StepError, match="classes 2: found 0 inputs among 256"):
+        synthesising.sample(Ones(), 4, [2])
 
 
 def test_real_data_may_be_distilled_on_for_comparison(digits_bundle, tmp_path):

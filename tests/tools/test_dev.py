@@ -71,7 +71,7 @@ def test_words_are_passed_on(dev: ModuleType, commands: list[list[str]]) -> None
     assert commands[-1][5].startswith("demo-")
     assert commands[-1][6:] == ["--json"]
     assert dev.main(["test", "-k", "moments"]) == 0
-    assert commands[-1][1:] == ["-m", "pytest", "-k", "moments"]
+    assert commands[-1][1:] == ["-m", "pytest", "-n", "auto", "--dist", "loadfile", "-k", "moments"]
     assert dev.main(["test", "fail"]) == 7
 
 

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfmeta import pipeline, students
+from dfmeta import students
 from dfmeta.bundle import write_file
 from dfmeta.compress.augment import augmented
 from dfmeta.data import feed, from_flags, open_data
 from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
+from dfmeta.pipeline.inputs import IMAGE_AXES
 from dfmeta.schema import v1
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -91,7 +92,7 @@ def images_of(teacher: Teacher, shared: Path, split: str) -> tuple[Tensor, Tenso
         name="input",
         dtype="float32",
         shape=["batch", *teacher.shape],
-        axes=list(pipeline.inputs.IMAGE_AXES),
+        axes=list(IMAGE_AXES),
         modality="image",
         preprocessing=list(teacher.preprocessing),
     )
