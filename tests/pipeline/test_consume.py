@@ -34,9 +34,9 @@ from dfmeta.pipeline import (
     publish,
     reconstruct,
     synthesise,
+    synthesising,
     validate,
 )
-from dfmeta.pipeline import synthesising
 from dfmeta.pipeline.fit import fit_problems
 from dfmeta.pipeline.release import Release
 from dfmeta.records import Recorder, make_plan
