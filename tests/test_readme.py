@@ -22,7 +22,7 @@ from dfmeta.cli import failures
 from dfmeta.cli.app import VERBS
 from dfmeta.graph.gate import OPSETS
 from dfmeta.graph.ops.registry import entries
-from dfmeta.pipeline import DEFAULT_METHOD
+from dfmeta.pipeline import method_name
 from dfmeta.records import DEFAULT_MIN_UNITS, PRESETS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -129,7 +129,7 @@ def test_students_have_the_parameters_that_the_table_says(row: list[str]) -> Non
 
 def test_the_default_method_and_presets_are_the_defaults() -> None:
     (default,) = [row[0].strip("`") for row in table("method") if row[1].startswith("the default")]
-    assert default == DEFAULT_METHOD
+    assert default == method_name(README.parent / "examples" / "lenet5-mnist")
     presets = inspect.signature(dfmeta.record).parameters["presets"].default
     assert f"without `--preset` it is `{','.join(presets)}`" in TEXT
     assert f"fewer than {DEFAULT_MIN_UNITS} units (`--min-units`)" in TEXT

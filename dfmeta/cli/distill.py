@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def distill(
     bundle: options.BundleFolder,
-    student: options.Student,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
+    student: options.Student = "scaled:0.5",
     method: options.Method = None,
     data: Annotated[
         str | None,
@@ -27,7 +27,7 @@ def distill(
         ),
     ] = None,
     seed: options.Seed = 0,
-    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps (4000).")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps (4000); some methods have their own.")] = None,
     batch: Annotated[int | None, typer.Option(metavar="N", min=2, help="Inputs in a step (256).")] = None,
     lr: Annotated[
         float | None, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate (0.004).")
@@ -65,7 +65,7 @@ def distill(
     with progress.shown() as report:
         from dfmeta import pipeline
 
-        config = pipeline.training_config(pipeline.method_name(method, data), given)
+        config = pipeline.training_config(pipeline.method_name(bundle, method, data), given)
         done = pipeline.distill(
             bundle,
             out,

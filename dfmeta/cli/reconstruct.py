@@ -46,7 +46,7 @@ def reconstruct(
         from dfmeta import pipeline
         from dfmeta.report import facts_table, integer, size
 
-        method = pipeline.method_name(method, data)
+        method = pipeline.method_name(bundle, method, data)
         path = pipeline.reconstruct(
             bundle,
             out,
@@ -54,7 +54,7 @@ def reconstruct(
             count=count,
             seed=seed,
             settings=chosen,
-            classes=options.names("--classes", classes) if classes is not None else (),
+            classes=options.names("--classes", classes) if classes is not None else None,
             student=student,
             data=data,
             device=device,

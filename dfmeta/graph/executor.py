@@ -31,6 +31,11 @@ class TorchGraph(nn.Module):
     A graph exported with a fixed batch takes any multiple of it: its reshapes are freed where that is certain
     to be sound (:mod:`dfmeta.graph.freeing`), and otherwise every item is run as its own batch, vectorized.
 
+    Attributes:
+        graph: what it runs.
+        follows: of a narrower copy of another graph: for values of both, which places along axis 1 of the other's this
+            one's are. Whoever makes the copy says so; empty otherwise.
+
     Args:
         graph: a checked graph.
         trainable: whether the weights (:attr:`Graph.weights`) become parameters; all other constants are
@@ -48,6 +53,7 @@ class TorchGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = graph
+        self.follows: Mapping[str, Tensor] = {}
         self._statistics = running_statistics(graph) if batch_norm == "train" else frozenset[str]()
         self._steps: dict[bool, tuple[Step, ...] | None] = {False: bind(graph)}
         self._slots: dict[str, str] = {}

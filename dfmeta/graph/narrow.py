@@ -56,6 +56,25 @@ def narrowed(graph: Graph, kept: Mapping[str, Sequence[int] | NDArray[np.int64]]
     return Graph.from_bytes(model.SerializeToString(deterministic=True), graph.where)
 
 
+def kept_places(graph: Graph, kept: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Which places along axis 1 of each value are left by :func:`narrowed`, for values with channels there.
+
+    Args:
+        graph: before it was narrowed.
+        kept: as of :func:`narrowed`.
+
+    Returns:
+        Value's name to ``[k]`` ascending places; values that nothing is known of are not there.
+
+    Raises:
+        GraphError: as :func:`narrowed`.
+    """
+    tracker = traced(folded(graph))
+    cut = _Cut(tracker, _staying(tracker, _checked(groups_of(tracker), kept, graph.where)))
+    axes = {name: found[1] for name, found in tracker.known().items() if len(found) > 1}
+    return {name: np.flatnonzero(cut.flags(labels)) for name, labels in axes.items() if labels is not None}
+
+
 def _checked(
     groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] | NDArray[np.int64]], where: str
 ) -> dict[ChannelGroup, set[int]]:

@@ -13,7 +13,7 @@ _HOMES = {
     "Audit": "dfmeta.pipeline.auditing",
     "audit": "dfmeta.pipeline.auditing",
     "validate": "dfmeta.pipeline.check",
-    "DEFAULT_METHOD": "dfmeta.pipeline.consume",
+    "DEFAULT_STUDENT": "dfmeta.pipeline.consume",
     "Distilled": "dfmeta.pipeline.consume",
     "distill": "dfmeta.pipeline.consume",
     "method_name": "dfmeta.pipeline.consume",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from dfmeta.pipeline.auditing import Audit, audit
     from dfmeta.pipeline.check import validate
     from dfmeta.pipeline.consume import (
-        DEFAULT_METHOD,
+        DEFAULT_STUDENT,
         Distilled,
         distill,
         method_name,
@@ -72,7 +72,7 @@ else:
     __getattr__, __dir__ = exports(__name__, _HOMES)
 
 __all__ = [
-    "DEFAULT_METHOD",
+    "DEFAULT_STUDENT",
     "Audit",
     "DifferentialPrivacy",
     "Distilled",

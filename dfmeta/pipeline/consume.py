@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dfmeta import __version__, synthesis
-from dfmeta.bundle import write_file, write_safetensors
+from dfmeta.bundle import Bundle, write_file, write_safetensors
 from dfmeta.compress import distill as distillation
 from dfmeta.errors import DataError, Diverged, MethodInput, OutputExists
 from dfmeta.export import export_student
@@ -21,10 +21,11 @@ from dfmeta.graph import Costs, Graph, costs
 from dfmeta.pipeline import synthesising
 from dfmeta.pipeline.inputs import make_task
 from dfmeta.pipeline.opening import Opened, open_release
+from dfmeta.schema.v1 import Manifest
 from dfmeta.synthesis import Task
 
 Progress = Callable[[str, int, int, float], None]
-DEFAULT_METHOD = "matched-generator"
+DEFAULT_STUDENT = "scaled:0.5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def reconstruct(
     count: int = 1000,
     seed: int = 0,
     settings: Mapping[str, str] | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
     student: str | None = None,
     data: str | None = None,
     device: str = "cpu",
@@ -75,8 +76,7 @@ def reconstruct(
     Args:
         bundle: its folder.
         out: file to write; must not exist.
-        method: one of :func:`dfmeta.synthesis.names`; by default ``data`` where there is data, else
-            :data:`DEFAULT_METHOD`.
+        method: one of :func:`dfmeta.synthesis.names`; by default that of :func:`method_name`.
         count: how many inputs.
         seed: of everything.
         settings: fields of the method's ``Config`` as text.
@@ -108,15 +108,15 @@ def synthesise(
     settings: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     *,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
     student: str | None = None,
     data: str | None = None,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """``[count, ...]`` inputs and ``[count]`` labels, in memory; arguments as of :func:`reconstruct`."""
-    method = method_name(method, data)
+    method = chosen_method(opened.bundle.manifest, method, data)
     task = make_task(opened.bundle, opened.graph, seed, device)
-    wanted = synthesising.chosen_classes(classes, opened, task.classes)
+    wanted = synthesising.chosen_classes(classes or (), opened, task.classes)
     network, alone = None, True
     if student is not None:
         if "student" not in synthesis.uses(method):
@@ -151,7 +151,7 @@ def distill(
     bundle: str | Path,
     out: str | Path,
     *,
-    student: str,
+    student: str = DEFAULT_STUDENT,
     method: str | None = None,
     data: str | None = None,
     seed: int = 0,
@@ -170,9 +170,8 @@ def distill(
     Args:
         bundle: its folder; the only thing about the data that is looked at, unless ``data`` is given.
         out: ONNX file to write; must not exist.
-        student: name of a student, or ``module:callable``.
-        method: one of :func:`dfmeta.synthesis.names`; by default ``data`` where there is data, else
-            :data:`DEFAULT_METHOD`.
+        student: name of a student, or ``module:callable``; by default the teacher's own graph at half its width.
+        method: one of :func:`dfmeta.synthesis.names`; by default that of :func:`method_name`.
         data: train on these inputs instead (what ``--data`` takes): synthetic ones kept by
             :func:`reconstruct`, or real ones for comparison.
         seed: of everything.
@@ -189,9 +188,9 @@ def distill(
     """
     if os.path.lexists(out):
         raise OutputExists(out)
-    method = method_name(method, data)
-    config = config or training_config(method)
     opened = open_release(bundle)
+    method = chosen_method(opened.bundle.manifest, method, data)
+    config = config or training_config(method)
     task = make_task(opened.bundle, opened.graph, seed, device)
     network = synthesising.new_student(student, opened, task, seed)
     made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)
@@ -204,7 +203,8 @@ def distill(
         "settings": dict(settings or {}),
     }
     try:
-        done = distillation.distill(network, teach, draw, config, task.generator, progress, watch)
+        hints = synthesising.hints(made, task, network)
+        done = distillation.distill(network, teach, draw, config, task.generator, progress, watch, hints)
     except Diverged as error:
         raise _kept(error, out, lambda: _export(network, opened, task, recipe, dynamic_batch)) from error
     sample = made.sample(1000)[0]
@@ -227,9 +227,31 @@ def distill(
     )
 
 
-def method_name(method: str | None, data: str | None) -> str:
-    """The method that is meant where none may be given: ``data`` where there is data, else the default."""
-    return method or ("data" if data is not None else DEFAULT_METHOD)
+def method_name(bundle: str | Path, method: str | None = None, data: str | None = None) -> str:
+    """The method that is meant where none may be given, for a bundle's folder.
+
+    ``data`` where there is data. Otherwise what fits the records: ``matched-subspace`` where there is a `spectrum` of
+    each class of the flattened input, and ``matched-generator``, which needs none of the input, where there is not.
+
+    Raises:
+        BundleError, SchemaError: no readable bundle.
+    """
+    return chosen_method(Bundle.open(bundle).manifest, method, data)
+
+
+def chosen_method(manifest: Manifest, method: str | None, data: str | None) -> str:
+    """As :func:`method_name`, of a manifest."""
+    if method is not None:
+        return method
+    if data is not None:
+        return "data"
+    inputs = {entry.name for entry in manifest.model.inputs}
+    sites = {site.id for site in manifest.sites if site.onnx_value() in inputs}
+    found = any(
+        (record.kind, record.group.by, record.features) == ("spectrum", "class", "flattened") and record.site in sites
+        for record in manifest.records
+    )
+    return "matched-subspace" if found else "matched-generator"
 
 
 def _export(network: nn.Module, opened: Opened, task: Task, recipe: Mapping[str, object], dynamic_batch: bool) -> bytes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfmeta import students, synthesis
+from dfmeta.compress.hints import Hints
 from dfmeta.data import check_labels, feed, fitted_input, open_data
 from dfmeta.errors import MethodInput, StepError, UnknownName
 from dfmeta.graph import Graph, TorchGraph
@@ -130,6 +131,13 @@ def answers(made: Synthesis, task: Task) -> Callable[[Tensor], Tensor]:
     """What the student is told of its inputs: the teacher's logits, unless the method has its own."""
     own: Callable[[Tensor], Tensor] | None = getattr(made, "teach", None)
     return own or task.logits
+
+
+def hints(made: Synthesis, task: Task, student: nn.Module) -> Hints | None:
+    """What the teacher's layers tell the student's; None where there is nothing, or where the method tells its own."""
+    if getattr(made, "teach", None) is not None:
+        return None
+    return Hints.between(task.teacher, student, task.input_name, task.output_name)
 
 
 def trained_student(path: str, task: Task) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 from dfmeta.errors import StepError
 from dfmeta.graph import TorchGraph
 from dfmeta.graph.channels import channel_groups
+from dfmeta.graph.narrow import kept_places
 from dfmeta.students._origin import Origin
 from dfmeta.students._scaling import Narrowing, widths
 
@@ -44,7 +45,10 @@ def derive(origin: Origin, variant: str, generator: torch.Generator) -> TorchGra
     narrowing = Narrowing.of(origin.graph, origin.records)
     for group, keep in kept.items():
         narrowing.cut(group, keep)
-    return TorchGraph(narrowing.finished(), trainable=True, batch_norm="train")
+    student = TorchGraph(narrowing.finished(), trainable=True, batch_norm="train")
+    places = kept_places(narrowing.graph, narrowing.kept)
+    student.follows = {name: torch.from_numpy(found) for name, found in places.items()}
+    return student
 
 
 _ADVICE = "Use a student of its own, such as one of `dfmeta.students.names()`."

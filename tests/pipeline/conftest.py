@@ -18,7 +18,7 @@ from dfmeta.compress.distill import Config
 from dfmeta.graph import Graph
 from dfmeta.pipeline import Distilled, distill
 
-FEW = {"iterations": "30", "batch": "100", "pool": "1000"}
+FEW = {"iterations": "5", "batch": "100", "inputs": "500"}
 Repin = Callable[[Path, Mapping[str, bytes]], None]
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from dfmeta import __version__
 from dfmeta.bundle import Bundle, write_safetensors
 from dfmeta.compress.distill import Config
+from dfmeta.data import from_flags
 from dfmeta.errors import (
     BundleError,
     DataError,
@@ -30,9 +31,11 @@ from dfmeta.pipeline import (
     distill,
     graph_inputs,
     make_task,
+    method_name,
     open_release,
     publish,
     reconstruct,
+    record,
     synthesise,
     synthesising,
     validate,
@@ -45,7 +48,7 @@ QUICK = Config(steps=5, batch=16)
 
 
 def test_a_student_is_made_from_the_bundle_alone(distilled, digits_bundle):
-    assert (distilled.student, distilled.method, distilled.seed) == ("tiny8", "matched-generator", 3)
+    assert (distilled.student, distilled.method, distilled.seed) == ("tiny8", "matched-subspace", 3)
     assert (distilled.steps, distilled.costs.parameters) == (150, 1898)
     assert distilled.costs.bytes == distilled.path.stat().st_size
     assert distilled.teacher_costs.parameters == 1946
@@ -66,9 +69,9 @@ def test_the_student_says_where_it_came_from(distilled, digits_bundle):
         "dfmeta.source_bundle_id": bundle.manifest.bundle.id,
         "dfmeta.tool": f"dfmeta {__version__}",
     }
-    assert (recipe["student"], recipe["method"], recipe["seed"]) == ("tiny8", "matched-generator", 3)
+    assert (recipe["student"], recipe["method"], recipe["seed"]) == ("tiny8", "matched-subspace", 3)
     assert recipe["distill"]["steps"] == 150
-    assert recipe["settings"]["iterations"] == "30"
+    assert recipe["settings"]["iterations"] == "5"
 
 
 def test_neither_file_nor_metadata_holds_a_path(distilled, digits_bundle, repository):
@@ -96,6 +99,17 @@ def test_reconstructed_inputs_are_data(digits_bundle, tmp_path, few):
     assert done.method == "data"
     recipe = next(e.value for e in onnx.load(done.path).metadata_props if e.key == "dfmeta.recipe")
     assert str(tmp_path) not in recipe
+
+
+def test_the_method_is_what_the_records_allow(digits_bundle, digits_teacher, tmp_path):
+    assert method_name(digits_bundle) == "matched-subspace"
+    assert method_name(digits_bundle, None, "digits:train") == "data"
+    assert method_name(digits_bundle, "noise", "digits:train") == "noise"
+    plan = {"preprocessing": from_flags(1 / 255), "presets": ("all-layers",)}
+    record(digits_teacher, "digits:train", tmp_path / "moments", **plan)
+    assert method_name(tmp_path / "moments") == "matched-generator"
+    record(digits_teacher, "digits:train", tmp_path / "pooled", **{**plan, "presets": ("spectral",)}, by_class=False)
+    assert method_name(tmp_path / "pooled") == "matched-generator"
 
 
 def test_inputs_of_some_classes_only(digits_bundle, tmp_path):

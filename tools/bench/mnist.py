@@ -52,7 +52,7 @@ def measure(folder: Path, bundle: Path, data: str, student: str, method: str, se
     out = folder / f"{student}-{method.replace(':', '-').replace(' ', '-')}-{seed}.onnx"
     started = time.monotonic()
     real = f"{data}:train" if method == REAL else None
-    name = pipeline.DEFAULT_METHOD if real else method
+    name = None if real else method
     pipeline.distill(bundle, out, student=student, seed=seed, method=name, data=real)
     seconds = time.monotonic() - started
     found = pipeline.evaluate(out, f"{data}:test", bundle=bundle)
