@@ -27,7 +27,9 @@ def distill(
         ),
     ] = None,
     seed: options.Seed = 0,
-    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps (4000); some methods have their own.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Training steps (4000); some methods have their own.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(metavar="N", min=2, help="Inputs in a step (256).")] = None,
     lr: Annotated[
         float | None, typer.Option(metavar="X", min=1e-9, max=10.0, help="Peak of the learning rate (0.004).")
@@ -37,7 +39,10 @@ def distill(
         typer.Option(metavar="X", min=0.0, max=0.5, help="Move images by up to this share of their size (0.03)."),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(metavar="X", min=1.0, help="Let training take no longer than this.")
+        float | None,
+        typer.Option(
+            metavar="X", min=1.0, help="Let the whole take no longer than this, of which making inputs half at most."
+        ),
     ] = None,
     settings: options.Settings = None,
     train: Annotated[

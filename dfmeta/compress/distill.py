@@ -53,6 +53,7 @@ class Config:
             narrower copy of the teacher; it does nothing elsewhere.
         ema: decay of the average of the weights that becomes the result; 0 takes the weights of the last step.
         seconds: wall-clock limit; the schedule then runs its course in that time or in ``steps``, whichever ends first.
+            :func:`dfmeta.pipeline.distill` shares it out to synthesis and training.
     """
 
     steps: int = 4000

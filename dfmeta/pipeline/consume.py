@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os.path
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from dfmeta.pipeline import synthesising
 from dfmeta.pipeline.inputs import make_task
 from dfmeta.pipeline.opening import Opened, open_release
 from dfmeta.schema.v1 import Manifest
-from dfmeta.synthesis import Task
+from dfmeta.synthesis import Synthesis, Task
 
 Progress = Callable[[str, int, int, float], None]
 DEFAULT_STUDENT = "scaled:0.5"
+# A single step of the synthesis may take longer than all the time there is; training still does something.
+LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,8 @@ def distill(
     task = make_task(opened.bundle, opened.graph, seed, device)
     network = synthesising.new_student(student, opened, task, seed)
     made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)
-    draw, teach = synthesising.source(made, progress), synthesising.answers(made, task)
+    draw, config = _within(made, config, progress)
+    teach = synthesising.answers(made, task)
     recipe = {
         "student": student,
         "method": method,
@@ -225,6 +229,18 @@ def distill(
         costs(opened.graph),
         opened.bundle.identity,
     )
+
+
+def _within(
+    made: Synthesis, config: distillation.Config, progress: Progress | None
+) -> tuple[Callable[[int], Tensor], distillation.Config]:
+    """Inputs for the training, made in half of the time at most that there is; the training has what is left."""
+    started = time.monotonic()
+    if config.seconds is None:
+        return synthesising.source(made, progress), config
+    draw = synthesising.source(made, progress, started + config.seconds / 2)
+    left = max(config.seconds - (time.monotonic() - started), LEAST_SECONDS)
+    return draw, dataclasses.replace(config, seconds=left)
 
 
 def method_name(bundle: str | Path, method: str | None = None, data: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -60,9 +61,11 @@ def begin(
     return synthesis.build(method, task, settings)
 
 
-def prepare(made: Synthesis, progress: Progress | None) -> None:
-    """Run a method's optimisation to its end."""
+def prepare(made: Synthesis, progress: Progress | None, until: float | None = None) -> None:
+    """Run a method's optimisation to its end, or until the monotonic clock says ``until``, one step at least."""
     for step in range(made.steps):
+        if until is not None and step and time.monotonic() > until:
+            break
         loss = made.advance()
         if progress is not None:
             progress("synthesise", step + 1, made.steps, loss)
@@ -110,11 +113,11 @@ def sample(made: Synthesis, count: int, classes: Sequence[int] = ()) -> tuple[Te
     )
 
 
-def source(made: Synthesis, progress: Progress | None) -> Callable[[int], Tensor]:
+def source(made: Synthesis, progress: Progress | None, until: float | None = None) -> Callable[[int], Tensor]:
     """Inputs for training: from a method that is done before, or from one that learns along with the student."""
     turns: int = getattr(made, "student_steps", 0)
     if not turns:
-        prepare(made, progress)
+        prepare(made, progress, until)
     taken = 0
 
     def draw(count: int) -> Tensor:

@@ -3,9 +3,9 @@
 Start: inputs of `class-subspace`, from each class's `spectrum` of the input, with the recorded distribution of values.
 They have the mean and covariance of the data and nothing else: of digits that is nearly everything, of natural images
 it is blurred clouds, to which the deeper layers answer as they never do to images. So each batch is compared with what
-is known of those layers, the stored statistics of BatchNormalization or else recorded `moments`, and where it is off, its
-values are moved down the gradient until it is not, with the teacher naming each input's class. Where the start is good
-enough, nothing is optimised, and inputs are drawn afresh for every batch of the student.
+is known of those layers, the stored statistics of BatchNormalization or else recorded `moments`, and where it is off,
+its values are moved down the gradient until it is not, with the teacher naming each input's class. Where the start is
+good enough, nothing is optimised, and inputs are drawn afresh for every batch of the student.
 
 A student that is a narrower copy of the teacher is also given hints (:mod:`dfmeta.compress.hints`).
 
@@ -28,7 +28,7 @@ from dfmeta.synthesis._contract import Task, share, weight
 from dfmeta.synthesis._feature_statistics import FeatureStatistics, feature_statistics
 from dfmeta.synthesis._finite import finite_loss
 
-TRAINING = {"steps": 2000, "hints": 5.0}
+TRAINING = {"steps": 2000, "lr": 2e-3, "hints": 5.0}
 # Features that hardly vary in the data, such as a dead corner, count as if they varied by this share of the mean.
 LEAST_VARIANCE = 0.01
 

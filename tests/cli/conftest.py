@@ -130,20 +130,10 @@ def spoiled(release: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def distilled(release: Path, publisher: Path) -> Outcome:
     """What ``distill`` printed for the student of :func:`student`."""
-    few = (
-        "--method",
-        "matched-generator",
-        "--set",
-        "iterations=30",
-        "--set",
-        "batch=100",
-        "--steps",
-        "60",
-        "--batch",
-        "64",
-    )
+    made = ("--method", "matched-generator", "--set", "iterations=30", "--set", "batch=100")
+    few = ("--student", "tiny8", "--steps", "60", "--batch", "64")
     out = publisher / "student.onnx"
-    return run("distill", release, "--student", "tiny8", *few, "--out", out, "--json")
+    return run("distill", release, *few, *made, "--out", out, "--json")
 
 
 @pytest.fixture(scope="session")

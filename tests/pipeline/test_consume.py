@@ -112,6 +112,21 @@ def test_the_method_is_what_the_records_allow(digits_bundle, digits_teacher, tmp
     assert method_name(tmp_path / "pooled") == "matched-generator"
 
 
+def test_a_limit_of_time_is_for_synthesis_and_training_together(digits_bundle, tmp_path):
+    stages = []
+    done = distill(
+        digits_bundle,
+        tmp_path / "student.onnx",
+        student="tiny8",
+        method="matched-generator",
+        settings={"iterations": "100000"},
+        config=Config(steps=100_000, batch=16, seconds=3.0),
+        progress=lambda stage, *_: stages.append(stage),
+    )
+    assert 0 < stages.count("synthesise") < 100_000
+    assert done.steps == stages.count("distill") > 0
+
+
 def test_inputs_of_some_classes_only(digits_bundle, tmp_path):
     names = next(iter(Bundle.open(digits_bundle).manifest.model.label_sets)).names
     made = reconstruct(

@@ -107,6 +107,16 @@ def test_many_samples_and_few(method, image_task, begun):
 
 
 @pytest.mark.parametrize("method", ALL)
+def test_it_may_be_stopped_after_any_step(method, image_task, begun):
+    made = begun(method, image_task(0))
+    for _ in range(min(1, made.steps)):
+        made.advance()
+    inputs, labels = made.sample(20)
+    assert len(inputs) == len(labels) == 20
+    assert torch.isfinite(inputs).all()
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_the_teacher_is_left_as_it_was(method, image_task, begun):
     given = image_task(0)
     before = {name: tensor.clone() for name, tensor in given.teacher.state_dict().items()}

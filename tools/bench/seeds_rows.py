@@ -28,12 +28,13 @@ class Row:
     """One method.
 
     Attributes:
-        method: what ``--method`` takes.
+        method: what ``--method`` takes; empty for the default, by the bundle's records.
         presets: what the bundle that it is given was recorded with; nothing at all for methods of the weights alone.
         settings: of the method, where two cores cannot afford the paper's.
         train: of the student's training, likewise.
         data: ``train`` for the real data, ``other`` for the alternative set.
         published: accuracy in percent by pair.
+        student: by pair, another way to a network of the same size than the pair's: from the teacher.
         only: pairs it is for; all of them when empty.
         rank: eigenvectors a class, where a spectrum is recorded.
         hidden: whether records of the input site are left out.
@@ -46,6 +47,7 @@ class Row:
     train: Mapping[str, str] = field(default_factory=dict)
     data: str | None = None
     published: Mapping[str, float] = field(default_factory=dict)
+    student: Mapping[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     rank: int = 64
     hidden: bool = False
@@ -67,6 +69,11 @@ PAIRS: Mapping[str, Pair] = {
 _MNIST = ("lenet5-half-lopes", "lenet5-half", "hinton-800")
 _SPECTRAL = ("all-layers", "spectral")
 _EVERYTHING = ("all-layers", "spectral", "calibration")
+# The flagship's students: the same sizes, but made from the teacher.
+_FROM_TEACHER = {"lenet5-half": "scaled:0.5", "hinton-800": "scaled:2/3", "alexnet-half": "scaled:0.5"}
+_OURS = {"steps": "2000", "lr": "0.002", "hints": "5"}
+# Without records of the input, the inputs are worse than the student's first weights deserve.
+_GENTLY = {"steps": "1000", "lr": "0.0005", "hints": "5"}
 # The papers' schedules take hours on two cores: what two cores can afford is printed beside each figure.
 _GENERATOR = {"width": "32", "batch": "128"}
 
@@ -125,18 +132,23 @@ ROWS: Mapping[str, Row] = {
         settings={"images": "4096", "iterations": "200"},
         train={"steps": "3000", "batch": "128"},
     ),
-    "class-subspace": Row("class-subspace", _EVERYTHING),
-    "matched-generator": Row("matched-generator", _EVERYTHING),
+    "class-subspace": Row("class-subspace", _EVERYTHING, train={"steps": "2000"}),
+    "matched-generator": Row("matched-generator", _EVERYTHING, train={"steps": "2000"}),
+    "flagship": Row("", _EVERYTHING, student=_FROM_TEACHER),
+    "flagship without the input": Row("", _EVERYTHING, train=_GENTLY, hidden=True, student=_FROM_TEACHER),
+    "flagship's training on real data": Row("data", _EVERYTHING, train=_OURS, data="train", student=_FROM_TEACHER),
 }
 
-# The default method, given more and more.
+# The default method, given more and more; the student comes from the teacher, and its records.
 METADATA: Mapping[str, Row] = {
-    "weights and top-layer": Row("matched-generator", ("top-layer",)),
-    "+ all-layers": Row("matched-generator", ("top-layer", "all-layers")),
-    "+ spectral, hidden sites, rank 8": Row("matched-generator", _SPECTRAL, rank=8, hidden=True),
-    "+ spectral, with the input, rank 8": Row("matched-generator", _SPECTRAL, rank=8),
-    "+ spectral, with the input, rank 32": Row("matched-generator", _SPECTRAL, rank=32),
-    "+ spectral, with the input, rank 64": Row("matched-generator", _SPECTRAL, rank=64),
-    "+ spectral-pairs": Row("matched-generator", (*_SPECTRAL, "spectral-pairs")),
-    "all-layers at DP rho = 0.1": Row("matched-generator", ("all-layers",), rho=0.1),
+    "the weights alone": Row("dafl", settings={**_GENERATOR, "lr": "0.02"}, train={"steps": "3000", "batch": "128"}),
+    "+ top-layer": Row("", ("top-layer",), train=_GENTLY, student=_FROM_TEACHER),
+    "+ all-layers": Row("", ("top-layer", "all-layers"), train=_GENTLY, student=_FROM_TEACHER),
+    "+ calibration": Row("", ("all-layers", "calibration"), train=_GENTLY, student=_FROM_TEACHER, hidden=True),
+    "+ spectral, hidden sites, rank 8": Row("", _EVERYTHING, train=_GENTLY, rank=8, hidden=True, student=_FROM_TEACHER),
+    "+ spectral, with the input, rank 8": Row("", _EVERYTHING, rank=8, student=_FROM_TEACHER),
+    "+ spectral, with the input, rank 32": Row("", _EVERYTHING, rank=32, student=_FROM_TEACHER),
+    "+ spectral, with the input, rank 64": Row("", _EVERYTHING, rank=64, student=_FROM_TEACHER),
+    "+ spectral-pairs": Row("", (*_EVERYTHING, "spectral-pairs"), student=_FROM_TEACHER),
+    "class statistics at DP rho = 0.1": Row("", _EVERYTHING, rho=0.1, student=_FROM_TEACHER),
 }
