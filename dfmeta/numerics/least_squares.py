@@ -4,6 +4,10 @@ A linear map ``W [o, d]`` reads a random vector x with second moment ``C = E[x x
 left, the map that comes closest, ``min_V E|W x - V x_S|^2``, is ``V = W C[:, S] C[S, S]^-1``, and what remains is
 ``tr(W C W^T) - tr(V C[S, S] V^T)``. This is the closed form behind channel pruning by reconstruction (He et al.,
 "Channel Pruning for Accelerating Very Deep Neural Networks", 2017; Luo et al., "ThiNet", 2017).
+
+A map ``W x + a`` may change its constant as well. The best one is ``a + W E[x] - V E[x_S]``, whatever V is
+(:func:`dfmeta.numerics.whitened_svd.bias_shift`), and what is left to minimise is the same problem with the covariance
+in place of C (:func:`dfmeta.numerics.whitened_svd.centred`).
 """
 
 from __future__ import annotations
@@ -44,6 +48,28 @@ def refitted(weight: Array, moment: Array, kept: Indices, damping: float = DAMPI
     return weight[:, kept] + weight[:, gone] @ solved.T
 
 
+def gains(weight: Array, replaced: Array, moment: Array) -> Array:
+    """What each row of V has to be multiplied with to give its output the variance that W gave it.
+
+    A map that is fitted by least squares loses variance with everything that it cannot explain: what is left is closest
+    in each single layer, and fades from layer to layer. Giving it back costs ``2 (1 - sqrt(1 - e))`` of the variance in
+    place of e, which is nearly the same where e is small (the rescaling of Jordan et al., "REPAIR: REnormalizing
+    Permuted Activations for Interpolation Repair", 2023, here from second moments).
+
+    Args:
+        weight: ``[o, d]``, W.
+        replaced: ``[o, d]``, V.
+        moment: ``[d, d]``: the covariance, where a constant is corrected afterwards.
+
+    Returns:
+        ``[o]``, above 0; 1 where either output never varies.
+    """
+    before, after = (np.einsum("od,od->o", one @ moment, one) for one in (weight, replaced))
+    usable = (before > 0) & (after > 0)
+    found: Array = np.sqrt(np.divide(before, after, out=np.ones_like(before), where=usable))
+    return found
+
+
 def residual(weight: Array, moment: Array, kept: Indices, fitted: Array) -> float:
     """``E|W x - V x_S|^2`` of a weight V ``[o, k]`` on ``x[kept]``, in squared units of the output."""
     difference = weight.copy()
@@ -63,18 +89,21 @@ class Reader:
         moment: ``[d, d]``.
         blocks: ``[n, b]`` indices of each block's entries.
         damping: as of :func:`refitted`.
+        energy: what costs are a share of; by default that of this map's own output, ``tr(W C W^T)``.
 
     Raises:
         ValueError: as :func:`refitted`.
     """
 
-    def __init__(self, weight: Array, moment: Array, blocks: Indices, damping: float = DAMPING) -> None:
+    def __init__(
+        self, weight: Array, moment: Array, blocks: Indices, damping: float = DAMPING, energy: float | None = None
+    ) -> None:
         _check(weight, moment, damping)
         self._weight = weight.copy()
         damped = _damped(moment, damping)
         self._inverse = np.linalg.inv(damped)
         self._blocks = blocks
-        self._scale = float(np.einsum("oi,ij,oj->", weight, damped, weight)) or 1.0
+        self._scale = (float(np.vdot(weight @ damped, weight)) if energy is None else energy) or 1.0
 
     def costs(self, left: Indices) -> Array:
         """What taking away each of the blocks ``left`` would add to the error, as a share of the output's energy.
@@ -106,11 +135,12 @@ class DiagonalReader:
         weight: ``[o, d]``.
         diagonal: ``[d]``, E[x^2] of each entry; ones, to go by the weight's norms alone.
         blocks: ``[n, b]`` indices of each block's entries.
+        energy: as of :class:`Reader`.
     """
 
-    def __init__(self, weight: Array, diagonal: Array, blocks: Indices) -> None:
-        energy = np.square(weight).sum(0) * diagonal
-        self._shares: Array = energy[blocks].sum(1) / (float(energy.sum()) or 1.0)
+    def __init__(self, weight: Array, diagonal: Array, blocks: Indices, energy: float | None = None) -> None:
+        parts = np.square(weight).sum(0) * diagonal
+        self._shares: Array = parts[blocks].sum(1) / ((float(parts.sum()) if energy is None else energy) or 1.0)
 
     def costs(self, left: Indices) -> Array:
         """Each block's share of the output's energy, ``[len(left)]``."""
@@ -118,6 +148,23 @@ class DiagonalReader:
 
     def take_away(self, block: int) -> None:
         """Remove a block: nothing else changes."""
+
+
+def energies(weight: Array, moment: Array, blocks: Indices) -> Array:
+    """What each block alone contributes to the output, in squared units of it: ``tr(W_b C_bb W_b^T)``.
+
+    Args:
+        weight: ``[o, d]``.
+        moment: ``[d, d]``.
+        blocks: ``[n, b]`` indices of each block's entries.
+
+    Returns:
+        ``[n]``: what leaving out a block costs when nothing makes up for it.
+    """
+    inner = moment[blocks[:, :, None], blocks[:, None, :]]
+    columns = np.moveaxis(weight[:, blocks], 0, 2)
+    found: Array = np.einsum("nbo,nbo->n", columns, inner @ columns)
+    return found
 
 
 def chosen(readers: Sequence[Reader | DiagonalReader], blocks: int, keep: int) -> Indices:
@@ -136,14 +183,33 @@ def chosen(readers: Sequence[Reader | DiagonalReader], blocks: int, keep: int) -
     """
     if not readers or not 1 <= keep <= blocks:
         raise ValueError(f"{keep} of {blocks} blocks for {len(readers)} readers")
-    left = np.arange(blocks)
-    while len(left) > keep:
-        costs = np.sum([reader.costs(left) for reader in readers], axis=0)
-        worst = int(left[np.argmin(costs)])
+    return np.setdiff1d(np.arange(blocks), eliminated(readers, np.arange(blocks), blocks - keep)[0])
+
+
+def eliminated(
+    readers: Sequence[Reader | DiagonalReader], candidates: Indices, count: int, order: Indices | None = None
+) -> tuple[Indices, Array]:
+    """Blocks taken away one by one, and what each cost when its turn came.
+
+    Args:
+        readers: every linear map that reads the blocks; they are left without the blocks that went.
+        candidates: ``[n]`` blocks that may go.
+        count: how many shall go, 0 to n.
+        order: ``[n]`` the candidates in the order in which they go; by default that which costs all readers together
+            least goes, again and again.
+
+    Returns:
+        ``[count]`` blocks in the order in which they went, and ``[count]`` the sums of the readers' costs.
+    """
+    left, gone, costs = candidates, np.empty(count, np.int64), np.empty(count)
+    for turn in range(count):
+        asked = left if order is None else order[turn : turn + 1]
+        found = np.sum([reader.costs(asked) for reader in readers], axis=0)
+        gone[turn], costs[turn] = asked[np.argmin(found)], found.min()
         for reader in readers:
-            reader.take_away(worst)
-        left = left[left != worst]
-    return left
+            reader.take_away(int(gone[turn]))
+        left = left[left != gone[turn]]
+    return gone, costs
 
 
 def _damped(moment: Array, damping: float) -> Array:

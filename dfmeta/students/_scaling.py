@@ -21,10 +21,10 @@ from dfmeta.graph.constant_folding import folded
 from dfmeta.graph.learning import with_values
 from dfmeta.graph.narrow import narrowed
 from dfmeta.graph.operator_inputs import OperatorInput, operator_inputs
-from dfmeta.kinds.second_moment.reading import matrix
+from dfmeta.graph.widths import columns, width
 from dfmeta.numerics.least_squares import DiagonalReader, Reader, chosen, refitted
 from dfmeta.records import PublishedRecords
-from dfmeta.records.published import Statistic
+from dfmeta.records.operator_moments import OperatorMoment, moment_record, operator_moment
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -55,7 +55,7 @@ class Narrowing:
     weights: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     lost: dict[str, set[int]] = field(default_factory=dict)
     kept: dict[str, Indices] = field(default_factory=dict)
-    read: dict[str, _Moment | None] = field(default_factory=dict)
+    read: dict[str, OperatorMoment | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: Graph, records: PublishedRecords, *, repair: bool = True) -> Narrowing:
@@ -89,37 +89,21 @@ class Narrowing:
         found: NDArray[np.floating] = self.weights.get(name, self.graph.initializers[name])
         return found
 
-    def moment(self, entry: OperatorInput, features: int) -> _Moment | None:
+    def moment(self, entry: OperatorInput, features: int) -> OperatorMoment | None:
         """What is recorded of an operator's input; None where nothing is."""
-        if entry.left_out or entry.feature_axis is None or features > MAX_FEATURES:
+        if features > MAX_FEATURES:
             return None
-        for statistic in self.records:
-            if not _belongs(statistic, entry):
-                continue
-            if statistic.record in self.read:
-                return self.read[statistic.record]
-            found = _recorded(statistic, features)
-            if features <= _REMEMBERED:
-                self.read[statistic.record] = found
-            return found
-        return None
+        statistic = moment_record(self.records, entry)
+        if statistic is None or statistic.record in self.read:
+            return self.read[statistic.record] if statistic is not None else None
+        found = operator_moment(statistic)
+        if features <= _REMEMBERED:
+            self.read[statistic.record] = found
+        return found
 
     def finished(self) -> Graph:
         """The narrower graph."""
         return narrowed(with_values(self.graph, self.weights), self.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """What is recorded of an operator's input x ``[d]``.
-
-    Attributes:
-        whole: ``[d, d]`` E[x x^T].
-        joint: whether it says how entries go together, not only how large each is.
-    """
-
-    whole: Array
-    joint: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,37 +162,12 @@ def _reading(state: Narrowing, member: Member, group: ChannelGroup) -> _Reading:
         weight = array.reshape(len(array), -1)
     else:
         weight = np.moveaxis(array, member.axis, -1).reshape(-1, array.shape[member.axis])
-    blocks = (member.positions[:, :, None] * taps + np.arange(taps)).reshape(group.size, -1)
+    blocks = columns(member, taps)
     features = np.array(sorted(set(range(weight.shape[1])) - state.lost.get(member.tensor, set())))
-    diagonal = np.ones(len(features)) if found is None else np.diagonal(found.whole)[features]
-    moment = found.whole[np.ix_(features, features)] if found is not None and found.joint else None
+    diagonal = np.ones(len(features)) if found is None else np.diagonal(found.whole[0])[features]
+    moment = found.whole[0][np.ix_(features, features)] if found is not None and found.joint else None
     parts = (member.tensor, member.axis, array.shape, weight, blocks, features, moment, diagonal)
     return _Reading(*parts, by_patch=taps > 1)
-
-
-def _recorded(statistic: Statistic, features: int) -> _Moment | None:
-    tensors = {name: tensor.numpy() for name, tensor in statistic.tensors.items()}
-    whole = matrix(tensors, features, statistic.configuration).reshape(-1, features, features)
-    if len(whole) != 1 or not bool(statistic.tensors["count"].min() > 0):
-        return None
-    return _Moment(whole[0], joint=statistic.configuration["form"] != "diagonal")
-
-
-def _belongs(statistic: Statistic, entry: OperatorInput) -> bool:
-    """Whether a record is the second moment of what this very operator multiplies with its weight."""
-    if statistic.kind != "second-moment" or statistic.by_class or statistic.value != entry.value:
-        return False
-    window, configuration = entry.window, statistic.configuration
-    if window is None or "kernel" not in configuration:
-        return window is None and "kernel" not in configuration
-    expected = {
-        "kernel": window.kernel,
-        "strides": window.strides,
-        "dilations": window.dilations,
-        "pads": (*window.before, *window.after),
-        "groups": (entry.groups,),
-    }
-    return all(tuple(np.atleast_1d(configuration[name]).tolist()) == value for name, value in expected.items())
 
 
 def widths(graph: Graph, fraction: float) -> Mapping[ChannelGroup, int]:
@@ -219,5 +178,4 @@ def widths(graph: Graph, fraction: float) -> Mapping[ChannelGroup, int]:
         fraction: above 0, up to 1.
     """
     free = [group for group in channel_groups(graph) if group.fixed is None and group.size > 1]
-    # Nine digits: 0.1 * 30 is above 3 in floating point.
-    return {group: max(1, math.ceil(round(fraction * group.size, 9))) for group in free}
+    return {group: width(group.size, fraction) for group in free}

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfmeta.numerics.least_squares import Reader, chosen, refitted, residual
+from dfmeta.numerics.least_squares import (
+    DiagonalReader,
+    Reader,
+    chosen,
+    eliminated,
+    energies,
+    gains,
+    refitted,
+    residual,
+)
+from dfmeta.numerics.whitened_svd import bias_shift, centred
 
 TINY = 1e-12
 
@@ -109,6 +119,59 @@ def test_every_reader_has_a_say() -> None:
     first, second = np.array([[1.0, 0.1, 0.5]]), np.array([[0.0, 9.0, 0.1]])
     assert chosen([Reader(first, c, blocks)], 3, 2).tolist() == [0, 2]
     assert chosen([Reader(one, c, blocks) for one in (first, second)], 3, 2).tolist() == [0, 1]
+
+
+@given(seed=st.integers(0, 99), kept=st.sets(st.integers(0, 5), min_size=1))
+def test_a_refit_about_the_mean_is_the_affine_solution(seed: int, kept: set[int]) -> None:
+    """With a constant among the samples' columns."""
+    x, w, stay = samples(seed, 6), weight(seed, 3, 6), np.array(sorted(kept))
+    with_constant = np.concatenate([x[:, stay], np.ones((len(x), 1))], axis=1)
+    expected = np.linalg.lstsq(with_constant, x @ w.T, rcond=None)[0].T
+    found = refitted(w, centred(moment(x), x.mean(0)), stay, TINY)
+    np.testing.assert_allclose(found, expected[:, :-1], rtol=1e-6, atol=1e-6)
+    whole = np.zeros_like(w)
+    whole[:, stay] = found
+    np.testing.assert_allclose(bias_shift(w, whole, x.mean(0)), expected[:, -1], rtol=1e-6, atol=1e-6)
+
+
+@given(seed=st.integers(0, 99), kept=st.sets(st.integers(0, 5), min_size=1))
+def test_gains_give_variance_back_at_a_known_price(seed: int, kept: set[int]) -> None:
+    x, w, stay = samples(seed, 6), weight(seed, 1, 6), np.array(sorted(kept))
+    c = centred(moment(x), x.mean(0))
+    fitted = np.zeros_like(w)
+    fitted[:, stay] = refitted(w, c, stay, TINY)
+    gain = gains(w, fitted, c)
+    np.testing.assert_allclose((x @ (gain[:, None] * fitted).T).var(0), (x @ w.T).var(0), rtol=1e-6)
+    share = residual(w, c, stay, fitted[:, stay]) / float((x @ w.T).var())
+    price = residual(w, c, stay, gain[:, None] * fitted[:, stay]) / float((x @ w.T).var())
+    np.testing.assert_allclose(price, 2 * (1 - np.sqrt(1 - min(share, 1))), rtol=1e-4, atol=1e-6)
+
+
+def test_outputs_that_never_vary_keep_their_rows() -> None:
+    assert gains(
+        np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 1.0], [1.0, 0.0]]), np.diag([1.0, 0.0])
+    ).tolist() == [1, 1]
+
+
+@given(seed=st.integers(0, 99))
+def test_energies_are_those_of_each_block_alone(seed: int) -> None:
+    x, w, blocks = samples(seed, 6), weight(seed, 3, 6), np.array([[0, 3], [1, 2], [4, 5]])
+    expected = [np.square(x[:, block] @ w[:, block].T).sum(1).mean() for block in blocks]
+    np.testing.assert_allclose(energies(w, moment(x), blocks), expected, rtol=1e-9)
+
+
+@given(seed=st.integers(0, 99), order=st.permutations(range(3)))
+def test_costs_in_a_given_order_add_up_to_the_error(seed: int, order: list[int]) -> None:
+    c, w, blocks = moment(samples(seed, 6)), weight(seed, 3, 6), np.arange(6).reshape(3, 2)
+    gone, costs = eliminated([Reader(w, c, blocks, TINY, energy=1.0)], np.arange(3), 2, np.array(order))
+    assert gone.tolist() == order[:2]
+    np.testing.assert_allclose(costs.sum(), _error(w, c, blocks, order[:2]), rtol=1e-5, atol=1e-8)
+
+
+def test_only_candidates_go_and_their_energy_is_in_given_units() -> None:
+    readers = [DiagonalReader(np.array([[1.0, 2.0, 3.0]]), np.ones(3), np.arange(3)[:, None], energy=2.0)]
+    gone, costs = eliminated(readers, np.array([1, 2]), 2)
+    assert (gone.tolist(), costs.tolist()) == ([1, 2], [2.0, 4.5])
 
 
 @pytest.mark.parametrize(("readers", "keep"), [(0, 1), (1, 0), (1, 4)])

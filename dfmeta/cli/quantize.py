@@ -1,0 +1,133 @@
+"""``dfmeta quantize``: weights and values as integers, from the records alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfmeta.cli import options, output, progress
+
+if TYPE_CHECKING:
+    from dfmeta.pipeline.quantizing import Quantized
+
+
+def quantize(
+    bundle: options.BundleFolder,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
+    bits: Annotated[
+        str, typer.Option(metavar="wN[aM]", help="Bits of weights (2 to 8) and values (4 or 8; none for float).")
+    ] = "w8a8",
+    rounding: Annotated[
+        str, typer.Option(metavar="NAME", help="gptq, from second moments; or nearest, without.")
+    ] = "gptq",
+    ranges: Annotated[str, typer.Option(metavar="NAME", help="Of values: minmax, percentile, mse or entropy.")] = "mse",
+    first_last_bits: Annotated[
+        int, typer.Option(metavar="N", min=0, max=8, help="Least bits of the first and last layers; 0 for none.")
+    ] = 8,
+    budget_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Mixed precision: all weights within so many bytes.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option(metavar="NAME", help="qdq; qoperator, for code generators; or matmulnbits, for onnxruntime.")
+    ] = "qdq",
+    no_int4: Annotated[
+        bool, typer.Option("--no-int4", help="Store codes of few bits in INT8, for targets without INT4.")
+    ] = False,
+    fallback: Annotated[
+        str | None, typer.Option(metavar="nearest", help="Round layers without records to nearest.")
+    ] = None,
+    settings: options.Settings = None,
+    data: options.DataOrNone = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Quantize a bundle's model without data, as if the data were there.
+
+    Weights are rounded by GPTQ from recorded second moments, ranges come from recorded histograms. With --data the
+    result is measured; nothing else looks at it. Example:
+
+        dfmeta quantize release --bits w4a8 --out small.onnx
+    """
+    options.require_new(out, ".onnx")
+    given = options.settings(settings)
+    given |= {"bits": bits, "rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
+    given |= {"int4": str(not no_int4).lower()}
+    given |= {"budget_bytes": str(budget_bytes)} if budget_bytes is not None else {}
+    given |= {"fallback": fallback} if fallback is not None else {}
+    with progress.shown() as report:
+        from dfmeta.compress._settings import configured
+        from dfmeta.compress.quantize import Config
+        from dfmeta.pipeline.quantizing import quantize as run
+
+        config = configured(Config(), given)
+        done = run(bundle, out, config=config, form=form, data=data, limit=limit, seed=seed, progress=report)  # type: ignore[arg-type]
+    output.warn(done.notes)
+    _print(done, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    accuracy: float | None
+    agreement: float | None
+    parameters: int
+    macs: int
+    bytes: int
+
+
+def _print(done: Quantized, *, as_json: bool) -> None:
+    from dfmeta.report import columns_table, facts_table, integer, models_table, size
+
+    written, found = done.written, done.written.evaluation
+    teacher = written.teacher_costs
+    parameters = teacher.parameters
+    models = [
+        _Row("teacher", found.teacher_accuracy if found else None, None, parameters, teacher.macs, teacher.bytes),
+        _Row(
+            written.path.name,
+            found.accuracy if found else None,
+            found.agreement if found else None,
+            parameters,
+            written.costs.macs,
+            written.bytes,
+        ),
+    ]
+    columns = ["layer", "operator", "weight", "values", "rounding", "record", "damping", "error", "size"]
+    rows = [
+        [
+            layer.label,
+            layer.op,
+            _bits(layer.bits),
+            _bits(layer.value_bits),
+            layer.rounding or "-",
+            layer.form or "-",
+            f"{layer.damping:g}" if layer.rounding == "gptq" else "-",
+            f"{layer.error:.2e}",
+            size(layer.bytes),
+        ]
+        for layer in done.layers
+    ]
+    facts = [
+        ("model", str(written.path)),
+        ("form", done.form),
+        (
+            "weights",
+            f"{size(done.weight_bytes)} stored, {size(done.nominal_bytes)} packed, {size(done.float_bytes)} before",
+        ),
+        ("units", integer(found.count) if found else "none measured: give --data"),
+        ("source", written.source),
+    ]
+    tables = [
+        models_table(models),
+        columns_table(columns, rows, numbers=columns[2:4] + columns[6:]),
+        facts_table(facts),
+    ]
+    output.result(output.plain(done), tables, as_json=as_json)
+
+
+def _bits(bits: int) -> str:
+    return "float" if bits == 32 else str(bits)

@@ -1,0 +1,81 @@
+"""``dfmeta quantize`` at the command line. The verb is registered by :mod:`dfmeta.cli.app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+SCALE = ("--scale", "1/255")
+
+
+@pytest.fixture(scope="module")
+def calibrated(publisher: Path, command: Callable[..., Any]) -> Path:
+    """A bundle with what a compressor reads."""
+    out = publisher / "calibrated"
+    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
+    about = ("--name", "digits teacher", "--license", "MIT", "--preset", "calibration")
+    found = command("record", *model, *about, "--data", "digits:train", *SCALE, "--out", out)
+    assert found.code == 0, found.err
+    return out
+
+
+def test_a_table_of_layers(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    found = command("quantize", calibrated, "--bits", "w4a8", "--out", out, "--data", "digits:test")
+    assert found.code == 0, found.err
+    assert all(word in found.out for word in ("layer", "gptq", "accuracy", "stored", "packed", "small.onnx"))
+    assert onnx.load(out).opset_import[0].version == 21
+
+
+def test_the_same_facts_as_json(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    options = ("--bits", "w2", "--first-last-bits", "4", "--no-int4", "--set", "damping=0.05", "--json")
+    found = command("quantize", calibrated, *options, "--out", out)
+    assert found.code == 0, found.err
+    assert found.json["written"]["path"] == str(out)
+    assert [layer["bits"] for layer in found.json["layers"]] == [4, 2, 4]
+    assert {layer["damping"] for layer in found.json["layers"]} == {0.05}
+    assert "INT8" in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--bits", "w9"), 2, "w2 to w8"),
+        (("--bits", "w4", "--budget-bytes", "1"), 1, "at least"),
+        (("--rounding", "best"), 2, "gptq"),
+        (("--ranges", "max"), 2, "minmax"),
+        (("--form", "onnx"), 2, "qdq"),
+        (("--form", "qoperator", "--bits", "w4"), 1, "8 bits"),
+        (("--set", "damp=1"), 2, "damping"),
+        (("--set", "damping=-1"), 2, "0 or more"),
+    ],
+    ids=str,
+)
+def test_wrong_use(
+    options: tuple[str, ...], code: int, said: str, calibrated: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "small.onnx"
+    found = command("quantize", calibrated, *options, "--out", out)
+    assert (found.code, out.exists()) == (code, False)
+    assert said in found.err
+
+
+def test_missing_records_are_named(release: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    found = command("quantize", release, "--bits", "w4", "--out", tmp_path / "small.onnx")
+    assert found.code == 1
+    assert "second moments: found none for" in found.err
+    found = command("quantize", release, "--bits", "w4", "--fallback", "nearest", "--out", tmp_path / "small.onnx")
+    assert found.code == 0, found.err
+    assert "nearest, without records" in found.err
+
+
+def test_an_output_that_exists_is_left_alone(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    out.write_bytes(b"mine")
+    assert command("quantize", calibrated, "--out", out).code == 2
+    assert out.read_bytes() == b"mine"
