@@ -1,7 +1,8 @@
 """dfmeta: publish what the data did to a model, not the data; compress the model from that alone.
 
 Verbs: :func:`record`, :func:`record_shard`, :func:`merge`, :func:`publish`, :func:`validate`, :func:`reconstruct`,
-:func:`distill`, :func:`evaluate`. Nouns: :class:`Bundle`, :class:`Manifest`, :class:`Recorder`, :class:`Graph`.
+:func:`distill`, :func:`quantize`, :func:`factorize`, :func:`prune`, :func:`evaluate`. Nouns: :class:`Bundle`,
+:class:`Manifest`, :class:`Recorder`, :class:`Graph`.
 
 Importing this package imports neither torch nor onnx: each name brings its own floor when it is first used.
 """
@@ -26,6 +27,9 @@ _HOMES = {
     "publish": "dfmeta.pipeline",
     "reconstruct": "dfmeta.pipeline",
     "distill": "dfmeta.pipeline",
+    "quantize": "dfmeta.pipeline",
+    "factorize": "dfmeta.pipeline",
+    "prune": "dfmeta.pipeline",
     "evaluate": "dfmeta.pipeline",
     "DfmetaError": "dfmeta.errors",
 }
@@ -34,7 +38,19 @@ if TYPE_CHECKING:
     from dfmeta.bundle import Bundle
     from dfmeta.errors import DfmetaError
     from dfmeta.graph import Graph
-    from dfmeta.pipeline import distill, evaluate, merge, publish, reconstruct, record, record_shard, validate
+    from dfmeta.pipeline import (
+        distill,
+        evaluate,
+        factorize,
+        merge,
+        prune,
+        publish,
+        quantize,
+        reconstruct,
+        record,
+        record_shard,
+        validate,
+    )
     from dfmeta.records import Recorder
     from dfmeta.schema import Manifest
 else:
@@ -48,8 +64,11 @@ __all__ = [
     "Recorder",
     "distill",
     "evaluate",
+    "factorize",
     "merge",
+    "prune",
     "publish",
+    "quantize",
     "reconstruct",
     "record",
     "record_shard",

@@ -36,22 +36,19 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="ONNX file to write")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--student", default="lenet5-half")
-    parser.add_argument("--iterations", default="60", help="of the method that makes inputs")
     parser.add_argument("--steps", type=int, default=300, help="of the student's training")
     options = parser.parse_args()
 
     bundle = dfmeta.Bundle.open(options.bundle)
     print(f"{bundle.manifest.model.name}: {len(bundle.manifest.records)} records, identity {bundle.identity[:12]}")
 
-    settings = {"iterations": options.iterations, "batch": "100", "pool": "4000"}
-    done = dfmeta.distill(
-        options.bundle, options.out, student=options.student, config=Config(steps=options.steps), settings=settings
-    )
+    config = Config(steps=options.steps)
+    done = dfmeta.distill(options.bundle, options.out, student=options.student, config=config)
     print(f"{done.path}: {done.costs.parameters:,} parameters; the teacher has {done.teacher_costs.parameters:,}")
 
     # Fresh inputs, drawn with a seed that the student was not trained with.
     made = options.out.with_suffix(".safetensors")
-    dfmeta.reconstruct(options.bundle, made, count=500, seed=1, settings=settings)
+    dfmeta.reconstruct(options.bundle, made, count=500, seed=1)
     percent = agreement(options.out.read_bytes(), bundle.graph_bytes(), load_file(made)["x"])
     print(f"agreement on synthetic inputs: {percent:.1f} %")
 

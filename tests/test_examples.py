@@ -47,8 +47,7 @@ def test_publish(repository: Path, examples: Path, tmp_path: Path) -> None:
 
 
 def test_consume(repository: Path, examples: Path, tmp_path: Path) -> None:
-    few = ("--iterations", "20", "--steps", "60")
-    said = run(repository, tmp_path, examples / "consume.py", "--out", "student.onnx", *few)
+    said = run(repository, tmp_path, examples / "consume.py", "--out", "student.onnx", "--steps", "100")
     assert "15,738 parameters; the teacher has 61,706" in said
     assert float(said.split("synthetic inputs: ")[1].split(" %")[0]) > 50
     assert load_file(tmp_path / "student.safetensors")["x"].shape == (500, 1, 32, 32)

@@ -17,15 +17,31 @@ from dfmeta.cli.audit import audit
 from dfmeta.cli.demo import demo
 from dfmeta.cli.distill import distill
 from dfmeta.cli.evaluate import evaluate
+from dfmeta.cli.factorize import factorize
 from dfmeta.cli.groups import expanded
 from dfmeta.cli.merge import merge
+from dfmeta.cli.prune import prune
+from dfmeta.cli.quantize import quantize
 from dfmeta.cli.reconstruct import reconstruct
 from dfmeta.cli.record import record
 from dfmeta.cli.show import show
 from dfmeta.cli.validate import validate
 
 # In the order in which a release is made and used.
-VERBS = (record, merge, audit, validate, show, reconstruct, distill, evaluate, demo)
+VERBS = (
+    record,
+    merge,
+    audit,
+    validate,
+    show,
+    reconstruct,
+    distill,
+    quantize,
+    factorize,
+    prune,
+    evaluate,
+    demo,
+)
 
 _VERBATIM = "\b\n"
 

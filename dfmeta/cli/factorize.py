@@ -46,7 +46,7 @@ def factorize(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Write a model's operators as chains of smaller ones, without data.
+    """Write layers as chains of smaller ones without data.
 
     Ranks and forms come from one budget and from what the recorded second moments say each of them would lose. With
     --data the result is measured as well; the data changes nothing in it. Example:

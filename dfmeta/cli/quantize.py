@@ -45,7 +45,7 @@ def quantize(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Quantize a bundle's model without data, as if the data were there.
+    """Round a model's weights and values without data.
 
     Weights are rounded by GPTQ from recorded second moments, ranges come from recorded histograms. With --data the
     result is measured; nothing else looks at it. Example:

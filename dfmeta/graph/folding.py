@@ -182,9 +182,7 @@ def _weight_place(node: onnx.NodeProto, parts: _Parts) -> int | None:
 
 def _channels(node: onnx.NodeProto, place: int, parts: _Parts) -> int:
     shape = list(parts.constants[node.input[place]].dims)
-    return int(shape[_axis(node, place)]) * (
-        _integer(node, "group", 1) if node.op_type == "ConvTranspose" else 1
-    )
+    return int(shape[_axis(node, place)]) * (_integer(node, "group", 1) if node.op_type == "ConvTranspose" else 1)
 
 
 def _axis(node: onnx.NodeProto, place: int) -> int:

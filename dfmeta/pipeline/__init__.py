@@ -22,6 +22,8 @@ _HOMES = {
     "training_config": "dfmeta.pipeline.consume",
     "Evaluation": "dfmeta.pipeline.evaluation",
     "evaluate": "dfmeta.pipeline.evaluation",
+    "Factorized": "dfmeta.pipeline.factorizing",
+    "factorize": "dfmeta.pipeline.factorizing",
     "Gathering": "dfmeta.pipeline.gathering",
     "Job": "dfmeta.pipeline.gathering",
     "make_job": "dfmeta.pipeline.gathering",
@@ -33,6 +35,10 @@ _HOMES = {
     "merge_with": "dfmeta.pipeline.merging",
     "load_model": "dfmeta.pipeline.model",
     "open_release": "dfmeta.pipeline.opening",
+    "Pruned": "dfmeta.pipeline.pruning",
+    "prune": "dfmeta.pipeline.pruning",
+    "Quantized": "dfmeta.pipeline.quantizing",
+    "quantize": "dfmeta.pipeline.quantizing",
     "ShardWritten": "dfmeta.pipeline.recording",
     "record": "dfmeta.pipeline.recording",
     "record_shard": "dfmeta.pipeline.recording",
@@ -59,11 +65,14 @@ if TYPE_CHECKING:
         training_config,
     )
     from dfmeta.pipeline.evaluation import Evaluation, evaluate
+    from dfmeta.pipeline.factorizing import Factorized, factorize
     from dfmeta.pipeline.gathering import Gathering, Job, make_job, plan_facts
     from dfmeta.pipeline.inputs import graph_inputs, make_task
     from dfmeta.pipeline.merging import merge, merge_into_shard, merge_with
     from dfmeta.pipeline.model import load_model
     from dfmeta.pipeline.opening import open_release
+    from dfmeta.pipeline.pruning import Pruned, prune
+    from dfmeta.pipeline.quantizing import Quantized, quantize
     from dfmeta.pipeline.recording import ShardWritten, record, record_shard, record_with
     from dfmeta.pipeline.release import Published, Publishing, Release, publish
     from dfmeta.pipeline.running import Running, gather
@@ -77,16 +86,20 @@ __all__ = [
     "DifferentialPrivacy",
     "Distilled",
     "Evaluation",
+    "Factorized",
     "Gathering",
     "Job",
+    "Pruned",
     "Published",
     "Publishing",
+    "Quantized",
     "Release",
     "Running",
     "ShardWritten",
     "audit",
     "distill",
     "evaluate",
+    "factorize",
     "gather",
     "graph_inputs",
     "load_model",
@@ -98,7 +111,9 @@ __all__ = [
     "method_name",
     "open_release",
     "plan_facts",
+    "prune",
     "publish",
+    "quantize",
     "reconstruct",
     "record",
     "record_shard",
