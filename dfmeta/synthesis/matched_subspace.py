@@ -76,7 +76,7 @@ class MatchedSubspace:
         self._inputs: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._taken = 0
-        needed = bool(self._statistics) and self._off(*self._start.sample(config.batch)) > config.tolerance
+        needed = bool(self._statistics) and self._off(self._start.sample(config.batch)[0]) > config.tolerance
         self.steps = -(-config.inputs // config.batch) if needed else 0
 
     def advance(self) -> float:
@@ -118,8 +118,7 @@ class MatchedSubspace:
                 moved.copy_(task.clamp(moved * self._scale) / self._scale)
         return task.clamp(moved.detach() * self._scale), off
 
-    def _off(self, inputs: Tensor, labels: Tensor) -> float:
-        del labels
+    def _off(self, inputs: Tensor) -> float:
         with torch.no_grad():
             return float(self._distance(self._values(inputs)))
 
