@@ -27,7 +27,8 @@ class What:
         str,
         typer.Option(
             metavar="NAME[,NAME]",
-            help="What to record: top-layer, all-layers, spectral, spectral-pairs, calibration.",
+            help="What to record: top-layer, all-layers, spectral, spectral-pairs, calibration. At one site alone: "
+            "NAME@SITE.",
         ),
     ] = "all-layers,spectral"
     at: Annotated[

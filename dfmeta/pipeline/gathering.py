@@ -22,6 +22,7 @@ from dfmeta.records import (
     private_plan,
 )
 from dfmeta.records.gathered import Clip
+from dfmeta.records.presets import preset_name
 from dfmeta.records.recorder import Engine, choose_engine, engine_words
 from dfmeta.records.shard_configuration import Configuration, kind_versions
 from dfmeta.records.shard_portion import Portion
@@ -185,7 +186,7 @@ def plan_facts(graph: Graph, gathering: Gathering) -> dict[str, Any]:
         DataError, GraphError, UnknownName: options that do not fit the model, or a budget that no plan fits.
     """
     plan, classes = _planned(graph, gathering, labelled=True)
-    missed = left_out(graph) if "calibration" in gathering.presets else ()
+    missed = left_out(graph) if "calibration" in map(preset_name, gathering.presets) else ()
     return report.plan_facts(plan, classes, gathering.budget_bytes, missed)
 
 

@@ -83,7 +83,8 @@ def make_plan(
 
     Args:
         graph: the model.
-        presets: names of :data:`PRESETS`.
+        presets: names of :data:`PRESETS`, each for all of its sites, or for one as ``preset@site`` (by value name or
+            label): the input's spectrum is often all that is wanted of ``spectral``, and is ``spectral@image``.
         rank: pairs that each ``spectrum`` and ``cross-spectrum`` keeps (fewer where a site has fewer features).
         at: only these of the presets' sites, by value name or label; None for all. A pair needs both of its sites.
         features: ``flattened`` or ``channel``, of the records for which the preset leaves it open.
@@ -102,7 +103,7 @@ def make_plan(
         GraphError: a site whose shape is not known but for the batch, or no site at all for a preset.
         DataError: a rank below 1, or a budget too small for any plan.
     """
-    _require_known("preset", presets, PRESETS)
+    _require_known("preset", map(preset_name, presets), PRESETS)
     _require_known("form", [form or "full"], FORMS)
     _require_known("storage", [storage or "float32"], STORAGES)
     _require_known("features", [features or "channel"], ("channel", "flattened"))
@@ -125,6 +126,11 @@ def make_plan(
     return fit_bytes(chosen, classes, budget_bytes, keep_form=form is not None, keep_storage=storage is not None)
 
 
+def preset_name(preset: str) -> str:
+    """The preset of ``preset@site``, or itself."""
+    return preset.partition("@")[0]
+
+
 def _require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
@@ -133,20 +139,26 @@ def _require_known(what: str, names: Iterable[str], known: Iterable[str]) -> Non
 
 def _asked(graph: Graph, presets: Sequence[str], rank: int, features: Features | None) -> Iterator[RecordPlan]:
     """What each preset asks for, one after the other, repetitions and all."""
-    sites = find_sites(graph)
     for preset in presets:
-        for choice in PRESETS[preset]:
-            if choice.sites == "pairs":
-                for before, after in neighbours(graph, sites["all"]):
-                    yield _paired(before, after, choice, rank)
-                continue
-            _require_sites(graph, preset, choice, sites)
-            if choice.kind == "second-moment":
-                for site, read in operators_at(graph, sites[choice.sites]):
-                    yield _second_moment(site, read, choice)
-                continue
-            for site in sites[choice.sites]:
-                yield _plan(site, choice, rank, choice.features or features)
+        name, _, site = preset.partition("@")
+        found = _of_preset(graph, name, rank, features)
+        yield from _chosen(found, [site]) if site else found
+
+
+def _of_preset(graph: Graph, preset: str, rank: int, features: Features | None) -> Iterator[RecordPlan]:
+    sites = find_sites(graph)
+    for choice in PRESETS[preset]:
+        if choice.sites == "pairs":
+            for before, after in neighbours(graph, sites["all"]):
+                yield _paired(before, after, choice, rank)
+            continue
+        _require_sites(graph, preset, choice, sites)
+        if choice.kind == "second-moment":
+            for site, read in operators_at(graph, sites[choice.sites]):
+                yield _second_moment(site, read, choice)
+            continue
+        for site in sites[choice.sites]:
+            yield _plan(site, choice, rank, choice.features or features)
 
 
 def _require_sites(graph: Graph, preset: str, choice: Choice, sites: Mapping[str, Sequence[SitePlan]]) -> None:

@@ -46,7 +46,7 @@ from dfmeta.errors import DataError
 from dfmeta.numerics.zcdp import NoiseSource, discrete_variance
 from dfmeta.records.gathered import UNCLIPPED_KINDS, Clip, Gathered, limit_at
 from dfmeta.records.plan import RecordPlan
-from dfmeta.records.presets import PRESETS
+from dfmeta.records.presets import PRESETS, preset_name
 from dfmeta.records.privacy_ledger import Entry, ledger
 from dfmeta.records.privacy_mechanisms import MECHANISMS, Sum, sum_of
 
@@ -118,7 +118,7 @@ def private_plan(
         DataError: a preset of which nothing would be left, or a plan of which nothing would.
     """
     for preset in presets:
-        kinds = sorted({choice.kind for choice in PRESETS[preset]})
+        kinds = sorted({choice.kind for choice in PRESETS[preset_name(preset)]})
         if not any(kind in MECHANISMS for kind in kinds):
             _refuse(f"preset {preset!r}", ", ".join(kinds))
     kept = tuple(entry for entry in plan if _can_be_noised(entry))

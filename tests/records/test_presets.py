@@ -37,6 +37,18 @@ def test_top_layer(digits_teacher):
     }
 
 
+def test_a_preset_at_one_site(digits_teacher):
+    image = ("image", "spectrum", True, "flattened")
+    assert plans(digits_teacher, "spectral@image") == {image}
+    both = plans(digits_teacher, "calibration", "spectral@image")
+    assert both == plans(digits_teacher, "calibration") | {image}
+    assert plans(digits_teacher, "spectral@image", "spectral") == everywhere(digits_teacher, "spectrum")
+    with pytest.raises(UnknownName, match="site: found 'nowhere'"):
+        make_plan(digits_teacher, ["spectral@nowhere"])
+    with pytest.raises(UnknownName, match=r"preset: found 'spectra'.*'spectral'"):
+        make_plan(digits_teacher, ["spectra@image"])
+
+
 def test_all_layers_and_spectral(digits_teacher):
     assert plans(digits_teacher, "all-layers") == everywhere(digits_teacher, "moments")
     assert plans(digits_teacher, "spectral") == everywhere(digits_teacher, "spectrum")

@@ -45,6 +45,10 @@ def bundle_of(pair: Pair, row: Row, shared: Path, folder: Path, device: str) -> 
     """The bundle that a row is given; recorded once for all rows that ask for the same."""
     teacher = TEACHERS[pair.teacher]
     presets = row.presets or ("top-layer",)
+    if pair.cifar:
+        # Eigenpairs of every large map, for each class, take an hour, and no method asks for them.
+        image = graph_of(pair.teacher, shared, folder / "teachers", device).inputs[0].name
+        presets = tuple(f"spectral@{image}" if name == "spectral" else name for name in presets)
     parts = [pair.teacher, *presets, f"rank{row.rank}", *(["hidden"] if row.hidden else [])]
     out = folder / "-".join([*parts, *([f"rho{row.rho}"] if row.rho else [])])
     if not out.exists():
