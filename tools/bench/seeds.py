@@ -46,9 +46,10 @@ def bundle_of(pair: Pair, row: Row, shared: Path, folder: Path, device: str) -> 
     teacher = TEACHERS[pair.teacher]
     presets = row.presets or ("top-layer",)
     if pair.cifar:
-        # Eigenpairs of every large map, for each class, take an hour, and no method asks for them.
+        # One bundle for all rows, so that a student made from the teacher is the same in each. Eigenpairs of every large
+        # map, for each class, take an hour, and no method asks for them.
         image = graph_of(pair.teacher, shared, folder / "teachers", device).inputs[0].name
-        presets = tuple(f"spectral@{image}" if name == "spectral" else name for name in presets)
+        presets = ("all-layers", f"spectral@{image}", "calibration")
     parts = [pair.teacher, *presets, f"rank{row.rank}", *(["hidden"] if row.hidden else [])]
     out = folder / "-".join([*parts, *([f"rho{row.rho}"] if row.rho else [])])
     if not out.exists():
@@ -158,7 +159,9 @@ def measure(
         "steps": done.steps,
         "loss": done.loss,
         "parameters": done.costs.parameters,
-        "metadata_bytes": sum(file.size for file in files if file.role == "records") if row.presets else 0,
+        "metadata_bytes": sum(file.size for file in files if file.role == "records")
+        if row.presets or ":" in student
+        else 0,
         "curve": curve.points,
         "method": method,
         "student": student,
