@@ -46,8 +46,8 @@ def bundle_of(pair: Pair, row: Row, shared: Path, folder: Path, device: str) -> 
     teacher = TEACHERS[pair.teacher]
     presets = row.presets or ("top-layer",)
     if pair.cifar:
-        # One bundle for all rows, so that a student made from the teacher is the same in each. Eigenpairs of every large
-        # map, for each class, take an hour, and no method asks for them.
+        # One bundle for all rows, so that a student made from the teacher is the same in each. Eigenpairs of every
+        # large map, for each class, take an hour, and no method asks for them.
         image = graph_of(pair.teacher, shared, folder / "teachers", device).inputs[0].name
         presets = ("all-layers", f"spectral@{image}", "calibration")
     parts = [pair.teacher, *presets, f"rank{row.rank}", *(["hidden"] if row.hidden else [])]
@@ -150,7 +150,8 @@ def measure(
     )
     seconds = curve.seconds
     found = pipeline.evaluate(out, f"{shared / teacher.data}:test", bundle=bundle)
-    files = Bundle.open(bundle).manifest.files
+    read = row.presets or ":" in student
+    sizes = [file.size for file in Bundle.open(bundle).manifest.files if file.role == "records" and read]
     return {
         "accuracy": found.accuracy,
         "agreement": found.agreement,
@@ -159,9 +160,7 @@ def measure(
         "steps": done.steps,
         "loss": done.loss,
         "parameters": done.costs.parameters,
-        "metadata_bytes": sum(file.size for file in files if file.role == "records")
-        if row.presets or ":" in student
-        else 0,
+        "metadata_bytes": sum(sizes),
         "curve": curve.points,
         "method": method,
         "student": student,
