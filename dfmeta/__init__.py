@@ -1,8 +1,8 @@
 """dfmeta: publish what the data did to a model, not the data; compress the model from that alone.
 
 Verbs: :func:`record`, :func:`record_shard`, :func:`merge`, :func:`publish`, :func:`validate`, :func:`reconstruct`,
-:func:`distill`, :func:`quantize`, :func:`factorize`, :func:`prune`, :func:`evaluate`. Nouns: :class:`Bundle`,
-:class:`Manifest`, :class:`Recorder`, :class:`Graph`.
+:func:`distill`, :func:`quantize`, :func:`factorize`, :func:`prune`, :func:`convert_to`, :func:`convert_from`,
+:func:`evaluate`. Nouns: :class:`Bundle`, :class:`Manifest`, :class:`Recorder`, :class:`Graph`.
 
 Importing this package imports neither torch nor onnx: each name brings its own floor when it is first used.
 """
@@ -30,6 +30,8 @@ _HOMES = {
     "quantize": "dfmeta.pipeline",
     "factorize": "dfmeta.pipeline",
     "prune": "dfmeta.pipeline",
+    "convert_to": "dfmeta.pipeline",
+    "convert_from": "dfmeta.pipeline",
     "evaluate": "dfmeta.pipeline",
     "DfmetaError": "dfmeta.errors",
 }
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from dfmeta.errors import DfmetaError
     from dfmeta.graph import Graph
     from dfmeta.pipeline import (
+        convert_from,
+        convert_to,
         distill,
         evaluate,
         factorize,
@@ -62,6 +66,8 @@ __all__ = [
     "Graph",
     "Manifest",
     "Recorder",
+    "convert_from",
+    "convert_to",
     "distill",
     "evaluate",
     "factorize",

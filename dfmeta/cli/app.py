@@ -14,6 +14,7 @@ import typer
 from dfmeta import __version__
 from dfmeta.cli import failures
 from dfmeta.cli.audit import audit
+from dfmeta.cli.convert import convert
 from dfmeta.cli.demo import demo
 from dfmeta.cli.distill import distill
 from dfmeta.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ VERBS = (
     quantize,
     factorize,
     prune,
+    convert,
     evaluate,
     demo,
 )

@@ -58,9 +58,9 @@ def convert(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Convert a bundle's records to another tool's format, or its files to a bundle.
+    """Write records for another tool, or read its own.
 
-    What cannot be converted is named. Examples:
+    With --from, files of another tool become a bundle. What cannot be converted is named. Examples:
 
         dfmeta convert release --to ort-calibration --out ranges.json
         dfmeta convert imatrix.gguf --from imatrix --model model.onnx --out release

@@ -20,6 +20,8 @@ _HOMES = {
     "reconstruct": "dfmeta.pipeline.consume",
     "synthesise": "dfmeta.pipeline.consume",
     "training_config": "dfmeta.pipeline.consume",
+    "Converted": "dfmeta.pipeline.converting",
+    "convert_to": "dfmeta.pipeline.converting",
     "Evaluation": "dfmeta.pipeline.evaluation",
     "evaluate": "dfmeta.pipeline.evaluation",
     "Factorized": "dfmeta.pipeline.factorizing",
@@ -28,6 +30,8 @@ _HOMES = {
     "Job": "dfmeta.pipeline.gathering",
     "make_job": "dfmeta.pipeline.gathering",
     "plan_facts": "dfmeta.pipeline.gathering",
+    "Imported": "dfmeta.pipeline.importing",
+    "convert_from": "dfmeta.pipeline.importing",
     "graph_inputs": "dfmeta.pipeline.inputs",
     "make_task": "dfmeta.pipeline.inputs",
     "merge": "dfmeta.pipeline.merging",
@@ -64,9 +68,11 @@ if TYPE_CHECKING:
         synthesise,
         training_config,
     )
+    from dfmeta.pipeline.converting import Converted, convert_to
     from dfmeta.pipeline.evaluation import Evaluation, evaluate
     from dfmeta.pipeline.factorizing import Factorized, factorize
     from dfmeta.pipeline.gathering import Gathering, Job, make_job, plan_facts
+    from dfmeta.pipeline.importing import Imported, convert_from
     from dfmeta.pipeline.inputs import graph_inputs, make_task
     from dfmeta.pipeline.merging import merge, merge_into_shard, merge_with
     from dfmeta.pipeline.model import load_model
@@ -83,11 +89,13 @@ else:
 __all__ = [
     "DEFAULT_STUDENT",
     "Audit",
+    "Converted",
     "DifferentialPrivacy",
     "Distilled",
     "Evaluation",
     "Factorized",
     "Gathering",
+    "Imported",
     "Job",
     "Pruned",
     "Published",
@@ -97,6 +105,8 @@ __all__ = [
     "Running",
     "ShardWritten",
     "audit",
+    "convert_from",
+    "convert_to",
     "distill",
     "evaluate",
     "factorize",
