@@ -62,8 +62,8 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
         moment: ``[d, d]``, symmetric.
         damping: ridge in units of the mean of the diagonal. A moment that is not positive definite then is damped ten
             times more, again and again, until it is.
-        ordered: round the columns of large ``E[x^2]`` first, while there are others left to make up for them; equal
-            ones by rising place. Else as they come.
+        ordered: round the columns of large ``E[x^2]`` first, while there are others left to make up for them; those
+            that are equal to four digits of the largest by rising place. Else as they come.
 
     Raises:
         ValueError: another shape, numbers that are not finite, or damping below 0.
@@ -73,7 +73,9 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
     if not np.isfinite(moment).all() or not 0 <= damping < np.inf:
         raise ValueError("a second moment or a damping that is not finite, or damping below 0")
     diagonal = np.diagonal(moment)
-    order = np.argsort(-diagonal, kind="stable") if ordered else np.arange(len(moment))
+    # Energies that are equal but for rounding must not leave the order to it.
+    largest = float(diagonal.max(initial=0.0)) or 1.0
+    order = np.argsort(-np.round(diagonal / largest, 4), kind="stable") if ordered else np.arange(len(moment))
     turned = order[::-1].copy()
     arranged = moment[np.ix_(turned, turned)]
     mean = float(np.abs(diagonal).mean()) if len(moment) else 0.0
