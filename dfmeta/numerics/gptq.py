@@ -63,7 +63,7 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
         damping: ridge in units of the mean of the diagonal. A moment that is not positive definite then is damped ten
             times more, again and again, until it is.
         ordered: round the columns of large ``E[x^2]`` first, while there are others left to make up for them; those
-            that are equal to four digits of the largest by rising place. Else as they come.
+            that are equal but for rounding by rising place. Else as they come.
 
     Raises:
         ValueError: another shape, numbers that are not finite, or damping below 0.
@@ -73,9 +73,7 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
     if not np.isfinite(moment).all() or not 0 <= damping < np.inf:
         raise ValueError("a second moment or a damping that is not finite, or damping below 0")
     diagonal = np.diagonal(moment)
-    # Energies that are equal but for rounding must not leave the order to it.
-    largest = float(diagonal.max(initial=0.0)) or 1.0
-    order = np.argsort(-np.round(diagonal / largest, 4), kind="stable") if ordered else np.arange(len(moment))
+    order = _order(diagonal) if ordered else np.arange(len(moment))
     turned = order[::-1].copy()
     arranged = moment[np.ix_(turned, turned)]
     mean = float(np.abs(diagonal).mean()) if len(moment) else 0.0
@@ -86,6 +84,12 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
         damping = max(damping * _RAISED, _FIRST_DAMPING)
         if damping > _MOST:
             raise ValueError(f"a second moment that is not positive definite with {damping:g} times its mean diagonal")
+
+
+def _order(energies: Array) -> Indices:
+    """Falling; energies that are equal but for rounding, to four digits of the largest, by rising place."""
+    largest = float(energies.max(initial=0.0)) or 1.0
+    return np.argsort(-np.round(energies / largest, 4), kind="stable")
 
 
 def _lower(moment: Array, ridge: float) -> Array | None:

@@ -169,7 +169,7 @@ class Staged:
         for _ in range(_STEPS):
             moved = descent(_mixed(core, direction))
             curvature = float(np.sum(direction * moved))
-            if not curvature > 0:
+            if not (curvature > 0 and square > 0):
                 break
             mix = mix + square / curvature * direction
             residual = residual - square / curvature * moved

@@ -85,7 +85,8 @@ def test_nobody_reads_on(release: Path) -> None:
 
 
 def test_interrupted_while_it_works(release: Path, tmp_path: Path) -> None:
-    words = ["--set", "iterations=2000", "--set", "batch=100", "--out", str(tmp_path / "x.safetensors")]
+    method = ["--method", "matched-generator", "--set", "iterations=2000", "--set", "batch=100"]
+    words = [*method, "--out", str(tmp_path / "x.safetensors")]
     with subprocess.Popen(
         [*DFMETA, "reconstruct", str(release), *words],
         stdout=subprocess.PIPE,

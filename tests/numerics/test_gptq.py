@@ -26,7 +26,8 @@ def reference(
 ) -> Codes:
     """Frantar et al., algorithm 1, without blocks: the inverse is cut down as columns are rounded."""
     features = weight.shape[1]
-    order = np.argsort(-np.diagonal(moment), kind="stable") if ordered else np.arange(features)
+    energies = np.round(np.diagonal(moment) / np.diagonal(moment).max(), 4)
+    order = np.argsort(-energies, kind="stable") if ordered else np.arange(features)
     damped = moment + damping * np.diagonal(moment).mean() * np.eye(features)
     inverse = np.linalg.inv(damped[np.ix_(order, order)])
     rest, codes = weight[:, order].copy(), np.zeros(weight.shape)

@@ -97,6 +97,12 @@ def test_the_curve_tells_the_error_and_refinement_only_lowers_it(  # type: ignor
         assert relative_error(flat(weight), flat(found.whole()), h) == pytest.approx(found.error, rel=1e-4, abs=1e-7)
 
 
+def test_refinement_ends_where_nothing_is_left_to_refine() -> None:
+    """A layer of one tap: the start is exact, and conjugate gradients have a residual whose square is 0."""
+    weight = by_channel(kernel(2873838, (4, 4, 1, 1)))
+    assert Staged(weight, moment(2873838, 4), TINY).stages(1, None, 50).error >= 0
+
+
 @given(seed=seeds, data=st.data())
 @settings(deadline=None, max_examples=20)
 def test_the_core_is_the_best_behind_its_mix(seed: int, data: st.DataObject) -> None:
