@@ -108,13 +108,31 @@ class IntegrityError(BundleError):
 
 
 class UnsupportedVersion(BundleError):
-    """A later format version, or a required feature we do not know."""
+    """A later format version, or a required feature we do not know.
+
+    Attributes:
+        code: which of the two: ``unsupported-version`` or ``unsupported-feature``.
+    """
 
     exit_code = 3
 
+    def __init__(
+        self, where: str, found: str, expected: str = "", fix: str = "", *, code: str = "unsupported-version"
+    ) -> None:
+        super().__init__(where, found, expected, fix)
+        self.code = code
+
 
 class GraphError(DfmetaError):
-    """An ONNX graph that is unsafe, broken, or does not fit what was asked."""
+    """An ONNX graph that is unsafe, broken, or does not fit what was asked.
+
+    Attributes:
+        code: stable slug of the rule that it breaks, of ``spec/error-codes.md``; ``graph`` where no rule has one.
+    """
+
+    def __init__(self, where: str, found: str, expected: str = "", fix: str = "", *, code: str = "graph") -> None:
+        super().__init__(where, found, expected, fix)
+        self.code = code
 
 
 class UnsupportedOperator(GraphError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript")
-KEPT = "spec/vectors/1.0/bundles/moments/bundle"
+KEPT = "tests/compat/0.1.0/moments"
 LIGHT = (
     "import dfmeta",
     "import dfmeta; dir(dfmeta); dfmeta.__version__; dfmeta.DfmetaError",

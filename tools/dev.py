@@ -3,7 +3,7 @@
     python3 tools/dev.py setup          make .venv and install dfmeta with all extras and the developer tools
     python3 tools/dev.py demo --json    run `dfmeta demo`; further words are passed on
     python3 tools/dev.py test -k moments    run the tests; further words are passed on to pytest
-    python3 tools/dev.py check          what CI runs: format, lint, types, floors, schema fresh, tests
+    python3 tools/dev.py check          what CI runs: format, lint, types, floors, schema and vectors fresh, tests
 
 It needs nothing but Python 3.11 or later. Every verb sets up first, which is instant when nothing changed.
 What it does goes to stderr, so stdout holds only what the verb itself prints.
@@ -91,6 +91,7 @@ def check(words: list[str]) -> int:
         [tool("mypy")],
         [tool("lint-imports")],
         [tool("python"), "tools/make_schema.py", "--check"],
+        [tool("python"), "tools/make_vectors.py", "--check"],
         [sys.executable, "tools/dev.py", "test", *words],
     ]
     for step in steps:

@@ -18,12 +18,13 @@ import numpy as np
 
 from dfmeta.errors import Problem, SchemaError
 from dfmeta.schema import json_strict
+from dfmeta.schema.grammar import TENSOR_NAME_BYTES
 from dfmeta.schema.json_strict import join, shown
 
 HEADER_LIMIT = 16 * 2**20
 TENSOR_LIMIT = 262_144
 RANK_LIMIT = 8
-NAME_BYTES = 128
+WEIGHT_NAME_BYTES = 512
 LENGTH_BYTES = 8
 METADATA_KEY = "dfmeta"
 
@@ -147,10 +148,10 @@ def _metadata_problems(metadata: object, sidecar: bool) -> Iterator[Problem]:
 
 
 def _entry(name: str, value: object, begin: int, file_size: int, sidecar: bool) -> Entry | list[Problem]:
-    if len(name.encode()) > (NAME_BYTES if sidecar else 4 * NAME_BYTES) or not (
+    if len(name.encode()) > (TENSOR_NAME_BYTES if sidecar else WEIGHT_NAME_BYTES) or not (
         _NAME.fullmatch(name) if sidecar else name.isprintable() and name
     ):
-        expected = f"lower-case words joined by dots, at most {NAME_BYTES} bytes"
+        expected = f"lower-case words joined by dots, at most {TENSOR_NAME_BYTES} bytes"
         return [Problem(join("", name), "bad-tensor-name", shown(name), expected)]
     if not isinstance(value, dict) or value.keys() != _KEYS:
         found = ", ".join(shown(key) for key in list(value)[:8]) if isinstance(value, dict) else shown(value)
@@ -225,7 +226,7 @@ def write_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         if values.dtype.newbyteorder("<") not in _CODES:
             expected = ", ".join(sorted(dtype.name for dtype in _CODES))
             problems.append(Problem(name, "bad-dtype", values.dtype.name, f"one of {expected}"))
-        if _NAME.fullmatch(name) is None or len(name) > NAME_BYTES:
+        if _NAME.fullmatch(name) is None or len(name) > TENSOR_NAME_BYTES:
             problems.append(Problem(shown(name), "bad-tensor-name", shown(name), "lower-case words joined by dots"))
     if problems:
         raise SchemaError("tensors", problems)

@@ -23,6 +23,7 @@ from dfmeta.bundle.safetensors_strict import (
 )
 from dfmeta.errors import DfmetaError, Problem, SchemaError, UnknownName
 from dfmeta.schema import probe_tensor_names, v1
+from dfmeta.schema.json_strict import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, sp
         # A kind reads its configuration as it needs it; the manifest may say anything there.
         found = f"a configuration that its kind cannot read ({type(error).__name__}: {error})"
         return [Problem(where, "bad-configuration", found, f"what kind {record.kind} asks for")]
-    problems = []
+    problems = list(_claim_problems(record, spec, where))
     lengths: dict[str, int] = {}
     for statistic in sorted(layout.keys() - record.tensors.keys()):
         expected = f"{statistic}, as kind {record.kind} has it"
@@ -164,6 +165,31 @@ def layout_problems(manifest: v1.Manifest, record: v1.Record, header: Header, sp
         if entry is not None:
             problems += _shape_problems(f"{where}.{statistic}", entry, layout[statistic], lengths)
     return problems
+
+
+def _claim_problems(record: v1.Record, spec: ModuleType, where: str) -> Iterator[Problem]:
+    """What a record says of its numbers, and its kind says otherwise."""
+    for name, value in spec.CONVENTIONS.items():
+        said = record.conventions.get(name, value)
+        if said != value:
+            expected = f"{value}, as kind {record.kind} has it"
+            yield Problem(f"{where}.conventions", "wrong-convention", f"{name} {shown(said)}", expected)
+    if record.mergeable and not spec.MERGEABLE:
+        yield Problem(f"{where}.mergeable", "not-mergeable", "true", f"false: kind {record.kind} does not merge")
+    if getattr(spec, "PAIRED", False) and record.paired_site is None:
+        expected = f"one, as kind {record.kind} relates two sites"
+        yield Problem(f"{where}.paired_site", "missing-member", "no such member", expected)
+
+
+def suppression_problems(record: v1.Record, tensors: Mapping[str, np.ndarray]) -> Iterator[Problem]:
+    """Groups that the manifest calls suppressed and that have numbers all the same."""
+    count = tensors.get("count")
+    if count is None or count.ndim != 1:
+        return
+    for group in record.suppressed_groups:
+        if count[group]:
+            found = f"a count of {count[group]} in group {group}, which was suppressed"
+            yield Problem(f"record {record.id}.count", "not-suppressed", found, "0", "Withhold it, or list it no more.")
 
 
 def _group_count(manifest: v1.Manifest, record: v1.Record) -> int | None:

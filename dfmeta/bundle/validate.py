@@ -107,7 +107,7 @@ def _examine(root: int, path: str | os.PathLike[str], strict: bool, findings: _F
         findings.problems += error.problems
         return
     except UnsupportedVersion as error:
-        findings.problems.append(Problem(error.where, "unsupported-version", error.found, error.expected, error.fix))
+        findings.problems.append(Problem(error.where, error.code, error.found, error.expected, error.fix))
         return
     findings.warnings += loaded.warnings
     bundle = Bundle(Path(path), loaded.manifest, findings.identity)
@@ -256,7 +256,7 @@ def _numbers(bundle: Bundle, record: v1.Record, spec: ModuleType) -> list[Proble
         return [Problem(error.where, "wrong-tensor-sha256", error.found, error.expected, error.fix)]
     except DfmetaError as error:
         return [_changed(error)]
-    return list(spec.check(tensors, f"record {record.id}"))
+    return [*spec.check(tensors, f"record {record.id}"), *sidecar.suppression_problems(record, tensors)]
 
 
 def _changed(error: DfmetaError) -> Problem:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfmeta.cli import options, output, progress
+from dfmeta.cli import failures, options, output, progress
+
+if TYPE_CHECKING:
+    from dfmeta.bundle import Report
+
+UNSUPPORTED = frozenset({"unsupported-version", "unsupported-feature"})
 
 
 def validate(
@@ -16,7 +22,7 @@ def validate(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check a bundle; exit 1 if it is not what it says.
+    """Check a bundle; exit 1 if it is not what it says, 3 if it is of a version that this one does not know.
 
     Manifest, every member's bytes, every record's numbers, the graph's safety, and the probe. Example:
 
@@ -24,10 +30,28 @@ def validate(
     """
     with progress.shown():
         from dfmeta import pipeline
-        from dfmeta.report import facts_table, integer, size
 
         report = pipeline.validate(bundle, strict=strict)
     output.warn(report.warnings)
+    if as_json:
+        # What the conformance vectors ask of every reader: `valid`, and `errors` with a code each.
+        facts = output.plain(report)
+        errors = facts.pop("problems")
+        output.document({"path": str(bundle), "strict": strict, **facts, "errors": errors})
+    else:
+        _show(bundle, report)
+    if not report.valid:
+        raise typer.Exit(_exit_code(report))
+
+
+def _exit_code(report: Report) -> int:
+    unsupported = any(problem.code in UNSUPPORTED for problem in report.problems)
+    return failures.UNAVAILABLE if unsupported else 1
+
+
+def _show(bundle: Path, report: Report) -> None:
+    from dfmeta.report import facts_table, integer, size
+
     count = len(report.problems)
     verdict = "valid" if report.valid else f"not valid: {count} problem{'s' if count != 1 else ''}"
     rows = [
@@ -40,7 +64,4 @@ def validate(
         ),
     ]
     found = [("problem", f"{problem} [{problem.code}]") for problem in report.problems]
-    facts = {"path": str(bundle), "strict": strict, **output.plain(report)}
-    output.result(facts, [facts_table([*rows, *found])], as_json=as_json)
-    if not report.valid:
-        raise typer.Exit(1)
+    output.result({}, [facts_table([*rows, *found])], as_json=False)

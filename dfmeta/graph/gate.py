@@ -28,6 +28,7 @@ MAX_RANK: Final = 8
 OPSETS: Final = range(9, 25)
 DOMAINS: Final = frozenset({"", "ai.onnx"})
 
+_DAMAGED: Final = "The file is cut short or damaged: copy or export it again."
 _SUBGRAPHS: Final = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
 
 
@@ -38,9 +39,11 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
         GraphError: empty, too large, or not a serialized model.
     """
     if not raw:
-        raise GraphError(where, "an empty file", "a serialized ONNX model", "Copy or export the file again.")
+        raise GraphError(where, "an empty file", "a serialized ONNX model", _DAMAGED, code="graph-not-onnx")
     if len(raw) > MAX_BYTES:
-        raise GraphError(where, f"{len(raw)} bytes", f"at most {MAX_BYTES}", "Split or shrink the model.")
+        raise GraphError(
+            where, f"{len(raw)} bytes", f"at most {MAX_BYTES}", "Split or shrink the model.", code="graph-too-large"
+        )
     try:
         model = onnx.load_model_from_string(raw)
     except (DecodeError, ValueError) as error:
@@ -48,10 +51,11 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
             where,
             "bytes that are not an ONNX model",
             "a serialized ModelProto",
-            "The file is cut short or damaged.",
+            _DAMAGED,
+            code="graph-not-onnx",
         ) from error
     if not model.HasField("graph"):
-        raise GraphError(where, "a model without a graph", "one graph", "The file is cut short or damaged.")
+        raise GraphError(where, "a model without a graph", "one graph", _DAMAGED, code="graph-not-onnx")
     return model
 
 
@@ -77,7 +81,8 @@ def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
     try:
         checker.check_model(raw if standing_in is model else standing_in, full_check=False)
     except (checker.ValidationError, ValueError, RuntimeError) as error:
-        raise GraphError(where, f"an invalid model: {first_line(error)}", "a valid ONNX model", REEXPORT) from error
+        found = f"an invalid model: {first_line(error)}"
+        raise GraphError(where, found, "a valid ONNX model", REEXPORT, code="graph-checker") from error
 
 
 def opset(model: onnx.ModelProto, where: str) -> int:
@@ -88,7 +93,8 @@ def opset(model: onnx.ModelProto, where: str) -> int:
     """
     versions = {entry.version for entry in model.opset_import if entry.domain in DOMAINS}
     if len(versions) != 1:
-        raise GraphError(where, f"default operator set versions {sorted(versions)}", "exactly one", REEXPORT)
+        found = f"default operator set versions {sorted(versions)}"
+        raise GraphError(where, found, "exactly one", REEXPORT, code="graph-opset")
     version = int(versions.pop())
     if version not in OPSETS:
         raise GraphError(
@@ -96,6 +102,7 @@ def opset(model: onnx.ModelProto, where: str) -> int:
             f"opset {version}",
             f"{OPSETS.start} to {OPSETS.stop - 1}",
             "Export the model with opset 18.",
+            code="graph-opset",
         )
     return version
 
@@ -119,9 +126,8 @@ def _refuse_broken_text(model: onnx.ModelProto, where: str) -> None:
                 continue
             texts = [content] if isinstance(content, str | bytes) else content
             if any(isinstance(text, bytes) for text in texts):
-                raise GraphError(
-                    where, f"a {descriptor.full_name} that is not UTF-8", "UTF-8 text", "The file is damaged."
-                )
+                found = f"a {descriptor.full_name} that is not UTF-8"
+                raise GraphError(where, found, "UTF-8 text", _DAMAGED, code="graph-not-utf8")
 
 
 def _refuse_external(model: onnx.ModelProto, where: str) -> None:
@@ -134,6 +140,7 @@ def _refuse_external(model: onnx.ModelProto, where: str) -> None:
                 "external data",
                 "every tensor inside the file",
                 "Save with save_as_external_data=False, or export with external_data=False.",
+                code="graph-external-data",
             )
 
 
@@ -144,12 +151,15 @@ def _refuse_code(model: onnx.ModelProto, where: str) -> None:
             f"{len(model.functions)} model-local functions",
             "none",
             "Inline them with onnx.inliner.inline_local_functions.",
+            code="graph-function",
         )
     if model.training_info:
-        raise GraphError(where, "training information", "an inference graph", "Export the model in eval mode.")
+        fix = "Export the model in eval mode."
+        raise GraphError(where, "training information", "an inference graph", fix, code="graph-training")
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
-        raise GraphError(f"{where}: tensor {name!r}", "a sparse initializer", "dense initializers", REEXPORT)
+        label = f"{where}: tensor {name!r}"
+        raise GraphError(label, "a sparse initializer", "dense initializers", REEXPORT, code="graph-sparse")
 
 
 def _refuse_attributes(node: onnx.NodeProto, label: str) -> None:
@@ -162,11 +172,14 @@ def _refuse_attributes(node: onnx.NodeProto, label: str) -> None:
                 f"a subgraph in attribute {attribute.name!r}",
                 "a graph without control flow (If, Loop, Scan, SequenceMap)",
                 "Export the model with its branches resolved and its loops unrolled.",
+                code="graph-control-flow",
             )
         if any(isinstance(message, onnx.SparseTensorProto) for message in inside):
-            raise GraphError(label, f"a sparse tensor in attribute {attribute.name!r}", "dense tensors", REEXPORT)
+            found = f"a sparse tensor in attribute {attribute.name!r}"
+            raise GraphError(label, found, "dense tensors", REEXPORT, code="graph-sparse")
         if node.op_type == "Constant" and attribute.name in ("value_string", "value_strings"):
-            raise GraphError(label, f"text in attribute {attribute.name!r}", "a numeric constant", REEXPORT)
+            found = f"text in attribute {attribute.name!r}"
+            raise GraphError(label, found, "a numeric constant", REEXPORT, code="graph-text")
 
 
 def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
@@ -175,7 +188,8 @@ def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
         ("initializers", len(graph.initializer), MAX_INITIALIZERS),
     ):
         if count > most:
-            raise GraphError(where, f"{count} {what}", f"at most {most}", "Simplify the graph before publishing it.")
+            fix = "Simplify the graph before publishing it."
+            raise GraphError(where, f"{count} {what}", f"at most {most}", fix, code="graph-too-large")
     for tensor in (message for message in _messages(graph) if isinstance(message, onnx.TensorProto)):
         _check_tensor(tensor, where)
 
@@ -183,11 +197,13 @@ def _check_sizes(graph: onnx.GraphProto, where: str) -> None:
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     label = f"{where}: tensor {tensor.name!r}"
     if len(tensor.dims) > MAX_RANK:
-        raise GraphError(label, f"rank {len(tensor.dims)}", f"at most {MAX_RANK}", REEXPORT)
+        raise GraphError(label, f"rank {len(tensor.dims)}", f"at most {MAX_RANK}", REEXPORT, code="graph-tensor")
     if any(size < 0 for size in tensor.dims):
-        raise GraphError(label, f"shape {list(tensor.dims)}", "sizes of zero or more", REEXPORT)
+        found = f"shape {list(tensor.dims)}"
+        raise GraphError(label, found, "sizes of zero or more", REEXPORT, code="graph-tensor")
     if name_of(tensor.data_type) == "undefined" or tensor.data_type == onnx.TensorProto.STRING:
-        raise GraphError(label, f"element type {name_of(tensor.data_type)}", "a numeric type", REEXPORT)
+        code = "graph-text" if tensor.data_type == onnx.TensorProto.STRING else "graph-tensor"
+        raise GraphError(label, f"element type {name_of(tensor.data_type)}", "a numeric type", REEXPORT, code=code)
     try:
         onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
@@ -196,6 +212,7 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
             f"data that do not fill shape {list(tensor.dims)}",
             "as many elements as the shape says",
             REEXPORT,
+            code="graph-tensor",
         ) from error
 
 
@@ -207,6 +224,7 @@ def _check_domains(graph: onnx.GraphProto, where: str) -> None:
                 f"operator domain {node.domain!r}",
                 "the default domain",
                 "Export without runtime-specific optimisation, so that only standard operators remain.",
+                code="graph-domain",
             )
 
 
@@ -224,16 +242,16 @@ def _check_wiring(graph: onnx.GraphProto, where: str) -> None:
                 )
             else:
                 found, fix = f"input {name!r} that nothing defines", "A node or an initializer is missing."
-            raise GraphError(label, found, "inputs that earlier nodes produce", fix)
+            raise GraphError(label, found, "inputs that earlier nodes produce", fix, code="graph-wiring")
         for name in filter(None, node.output):
             if name in known:
-                raise GraphError(label, f"a second value named {name!r}", "unique value names", REEXPORT)
+                found = f"a second value named {name!r}"
+                raise GraphError(label, found, "unique value names", REEXPORT, code="graph-wiring")
             known.add(name)
     for output in graph.output:
         if output.name not in known:
-            raise GraphError(
-                f"{where}: output {output.name!r}", "nothing that produces it", "a node's output", REEXPORT
-            )
+            label = f"{where}: output {output.name!r}"
+            raise GraphError(label, "nothing that produces it", "a node's output", REEXPORT, code="graph-wiring")
 
 
 def _check_operators(model: onnx.ModelProto, where: str) -> None:
@@ -249,4 +267,5 @@ def _check_operators(model: onnx.ModelProto, where: str) -> None:
                 f"operator {node.op_type!r}, which opset {version} does not have",
                 "a standard operator",
                 "Check the opset import, or export again with opset 18.",
+                code="graph-operator",
             )

@@ -77,6 +77,7 @@ def _inferred(model: onnx.ModelProto, where: str, contents: bool) -> onnx.ModelP
             f"shapes that do not fit: {first_line(error)}",
             "a graph that passes strict inference",
             REEXPORT,
+            code="graph-shapes",
         ) from error
 
 
@@ -96,6 +97,7 @@ def _check_types(model: onnx.ModelProto, where: str) -> None:
                 f"value {info.name!r} of {found}",
                 "dense tensors of a numeric type",
                 REEXPORT,
+                code="graph-type",
             )
 
 
@@ -119,6 +121,7 @@ def _check_sizes(model: onnx.ModelProto, where: str) -> None:
                 f"value {info.name!r} of {count} elements",
                 f"at most {MAX_ELEMENTS}",
                 "No model of this kind needs a tensor so large: do not run this file.",
+                code="graph-huge-value",
             )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfmeta import bundle as bundles
 from dfmeta.bundle import Bundle, Report
-from dfmeta.errors import DfmetaError, Problem
+from dfmeta.errors import DfmetaError, GraphError, Problem
 from dfmeta.schema import MANIFEST_NAME
 
 
@@ -30,8 +30,11 @@ def validate(path: str | Path, *, strict: bool = False) -> Report:
             problems.append(_changed(bundle.identity, report.identity))
         elif bundle.manifest.model.graph is not None:
             problems += _graph_problems(bundle)
+    except GraphError as error:
+        problems.append(Problem(error.where, error.code, error.found, error.expected, error.fix))
     except DfmetaError as error:
-        problems.append(Problem(error.where, "graph", error.found, error.expected, error.fix))
+        # All of it was in order a moment ago.
+        problems.append(Problem(error.where, "changed-while-read", error.found, error.expected, error.fix))
     return replace(report, valid=not problems, problems=(*report.problems, *problems))
 
 

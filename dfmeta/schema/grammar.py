@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 MANIFEST_NAME = "dfmeta.json"
 SHARD_NAME = "dfmeta-shard.json"
 PATH_BYTES = 255
+TENSOR_NAME_BYTES = 128
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
@@ -65,18 +66,20 @@ class Grammar:
         pattern: what the whole text must match.
         code: slug of the problem when it does not.
         expected: the same in words.
+        most: characters at most, where the pattern alone does not say it.
     """
 
     pattern: str
     code: str
     expected: str
+    most: int | None = None
 
     def _checker(self) -> Callable[[str], str]:
         # Thousands of digests and names in a manifest: the pattern is looked up once, not for each.
-        matches = re.compile(self.pattern).fullmatch
+        matches, most = re.compile(self.pattern).fullmatch, self.most
 
         def check(text: str) -> str:
-            if matches(text) is None:
+            if matches(text) is None or (most is not None and len(text) > most):
                 raise PydanticCustomError(self.code, "{expected}", {"expected": self.expected})
             return text
 
@@ -88,7 +91,8 @@ class Grammar:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The same pattern, anchored, for the published schema."""
-        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+        longest = {} if self.most is None else {"maxLength": self.most}
+        return {**handler(schema), "pattern": f"^{self.pattern}$", **longest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +131,14 @@ def path_fault(path: str) -> str:
 
 
 Id = Annotated[str, Grammar(r"[a-z][a-z0-9_]{0,31}", "bad-id", "an id such as 'rec0': [a-z][a-z0-9_]{0,31}")]
-Sha256 = Annotated[str, Grammar(r"[0-9a-f]{64}", "bad-sha256", "64 lower-case hexadecimal digits")]
+Sha256 = Annotated[str, Grammar(r"[0-9a-f]{64}", "bad-sha256", "64 lower-case hexadecimal digits", 64)]
 TensorName = Annotated[
     str,
     Grammar(
         r"[a-z0-9_]{1,128}(\.[a-z0-9_]{1,128}){0,63}",
         "bad-tensor-name",
         "a tensor name such as 'r0.mean': lower-case words joined by dots",
+        TENSOR_NAME_BYTES,
     ),
 ]
 Name = Annotated[str, Grammar(r"[a-z][a-z0-9._-]{0,63}", "bad-name", "a lower-case name such as 'model.graph'")]
@@ -157,7 +162,8 @@ Uuid = Annotated[
 Time = Annotated[
     str,
     Grammar(
-        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z",
+        r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+        r"T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?Z",
         "bad-time",
         "an RFC 3339 time in UTC, such as '2026-01-31T09:00:00Z'",
     ),
@@ -176,5 +182,6 @@ MemberPath = Annotated[
         rf"{_SEGMENT}(/{_SEGMENT}){{0,7}}",
         "unsafe-path",
         "a relative path of 1 to 8 plain segments, such as 'dfmeta/records.safetensors'",
+        PATH_BYTES,
     ),
 ]

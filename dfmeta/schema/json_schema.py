@@ -22,6 +22,7 @@ def json_schema(strict: bool) -> dict[str, Any]:
     if strict:
         _close(schema)
     _close_keys(schema)
+    _require_tags(schema)
     major = v1.FORMAT_VERSION.split(".")[0]
     schema["properties"]["format_version"]["pattern"] = rf"^{major}\.(0|[1-9][0-9]{{0,4}})$"
     # A manifest must say both: the models' defaults are for those who write one.
@@ -51,6 +52,14 @@ def _close_keys(value: Any) -> None:
             value["additionalProperties"] = False
         for item in value.values():
             _close_keys(item)
+
+
+def _require_tags(schema: dict[str, Any]) -> None:
+    """What tells operations and addresses apart has a default in the models, and must stand in a manifest."""
+    for node in schema["$defs"].values():
+        tags = {"op", "scheme"} & node.get("properties", {}).keys()
+        if tags:
+            node["required"] = sorted({*node.get("required", ()), *tags})
 
 
 def _drop_branches(value: Any) -> None:

@@ -177,6 +177,8 @@ def _records(manifest: v1.Manifest) -> Iterator[Problem]:
         if record.unit_count > record.position_count:
             expected = f"at most position_count, {record.position_count}"
             yield Problem(f"{where}.unit_count", "wrong-count", str(record.unit_count), expected)
+        if record.mergeable and record.suppressed_groups:
+            yield Problem(f"{where}.mergeable", "not-mergeable", "true", "false, as groups were suppressed")
         for statistic, tensor in record.tensors.items():
             names.append((f"{where}.tensors.{statistic}.name", tensor.name))
     yield from _repeated(names, "duplicate-tensor", "each tensor in one place")

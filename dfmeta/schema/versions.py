@@ -70,4 +70,5 @@ def _features(where: str, features: object) -> None:
             ", ".join(shown(feature) for feature in unknown[:8]),
             "only features that this version of dfmeta knows",
             "Update dfmeta.",
+            code="unsupported-feature",
         )

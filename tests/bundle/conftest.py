@@ -15,12 +15,12 @@ import pytest
 from dfmeta.bundle import Bundle
 from dfmeta.schema import Manifest
 
-KEPT = Path(__file__).resolve().parents[2] / "spec" / "vectors" / "1.0" / "bundles" / "moments" / "bundle"
+KEPT = Path(__file__).resolve().parents[2] / "tests" / "compat" / "0.1.0" / "moments"
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A writable copy of the bundle that the conformance vectors keep."""
+    """A writable copy of a bundle that is kept for ever."""
     return Path(shutil.copytree(KEPT, tmp_path / "bundle"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from dfmeta.bundle import validate
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "spec" / "vectors" / "1.0" / "bundles" / "moments" / "bundle"
+KEPT = ROOT / "tests" / "compat" / "0.1.0" / "moments"
 SIDECAR = (KEPT / "dfmeta" / "records.safetensors").read_bytes()
 KILLED, REFUSED, UNHARMED, LATE = -9, 1, 0, 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "spec" / "vectors" / "1.0" / "bundles" / "moments" / "bundle"
+KEPT = ROOT / "tests" / "compat" / "0.1.0" / "moments"
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "PIL")
 READ = f"""
 import dfmeta.schema, dfmeta.bundle

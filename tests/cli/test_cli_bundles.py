@@ -130,7 +130,7 @@ DAMAGES: dict[str, tuple[Damage, str, int, str, str]] = {
         *(3, "UnsupportedVersion", "2.0"),
     ),
     "unknown-feature": (
-        *(document(lambda m: m.update(required_features=["time-travel"])), "unsupported-version"),
+        *(document(lambda m: m.update(required_features=["time-travel"])), "unsupported-feature"),
         *(3, "UnsupportedVersion", "time-travel"),
     ),
     "duplicate-keys": (
@@ -168,10 +168,10 @@ def test_a_bad_bundle_is_refused(command: Command, spoiled: Path, tmp_path: Path
     damage, code, exit_code, kind, part = DAMAGES[name]
     damage(spoiled)
     checked = command("validate", spoiled, "--json")
-    assert checked.code == 1
+    assert checked.code == exit_code
     assert checked.json["valid"] is False
-    codes = [problem["code"] for problem in checked.json["problems"]]
-    assert code in codes if code else codes, checked.json["problems"]
+    codes = [problem["code"] for problem in checked.json["errors"]]
+    assert code in codes if code else codes, checked.json["errors"]
     out = tmp_path / "made.safetensors"
     words = ("reconstruct", spoiled, "--method", "noise", "--count", 1, "--out", out)
     for_people, for_programs = command(*words), command(*words, "--json")
@@ -209,7 +209,7 @@ def test_validate_runs_the_probe(command: Command, spoiled: Path) -> None:
     document(lambda m: m["files"][0].update(pins))(spoiled)
     done = command("validate", spoiled, "--json")
     assert done.code == 1
-    assert done.json["problems"]
+    assert done.json["errors"]
 
 
 def test_warnings_go_to_stderr(command: Command, spoiled: Path) -> None:

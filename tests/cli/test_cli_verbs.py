@@ -51,7 +51,8 @@ def test_validate(command: Command, release: Path) -> None:
     done = command("validate", release, "--strict", "--json")
     assert done.code == 0
     assert done.json["valid"] is True
-    assert done.json["problems"] == []
+    assert done.json["errors"] == []
+    assert "problems" not in done.json
     assert (done.json["files"], done.json["records"], done.json["strict"]) == (3, 16, True)
     assert "verdict   valid\n" in command("validate", release).out
 

@@ -53,8 +53,8 @@ def test_cells_are_plain_text() -> None:
 
 @pytest.fixture
 def vector(repository: Path, tmp_path: Path) -> Path:
-    """The conformance bundle, in a folder of its own."""
-    source = repository / "spec" / "vectors" / "1.0" / "bundles" / "moments" / "bundle"
+    """The kept bundle, in a folder of its own."""
+    source = repository / "tests" / "compat" / "0.1.0" / "moments"
     return Path(shutil.copytree(source, tmp_path / "bundle"))
 
 

@@ -84,7 +84,8 @@ def test_check_ends_with_the_tests_and_stops_at_the_first_failure(
     assert dev.main(["check"]) == 0
     names = [Path(command[0]).name for command in commands[2:]]
     assert names[:4] == ["ruff", "ruff", "mypy", "lint-imports"]
-    assert commands[-2][1:] == ["tools/make_schema.py", "--check"]
+    assert commands[-3][1:] == ["tools/make_schema.py", "--check"]
+    assert commands[-2][1:] == ["tools/make_vectors.py", "--check"]
     assert commands[-1][1:] == ["tools/dev.py", "test"]
     commands.clear()
     monkeypatch.setattr(dev, "tool", lambda name: f"fail/{name}" if name == "mypy" else name)

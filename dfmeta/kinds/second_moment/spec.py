@@ -29,6 +29,11 @@ MATRICES: Mapping[str, Mapping[str, str]] = {
 }
 # How far beyond 1 the correlations of float32 entries may come out.
 CORRELATION_TOLERANCE = 1e-3
+# Entries are within 2e-6 of exact ones, relative to the largest, and then rounded: times the side of the matrix, that
+# bounds how far below 0 its eigenvalues may come out. Twice as much is allowed.
+SEMI_DEFINITE_TOLERANCE = 4e-6
+# The test costs the cube of the side: a hostile file must not buy hours with it.
+LARGEST_TESTED_SIDE = 1024
 _FIX = "Record again."
 
 
@@ -96,7 +101,7 @@ def check(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
 
 
 def _problems(name: str, values: np.ndarray, where: str) -> list[Problem]:
-    """Of one matrix: correlations out of range, a diagonal below 0, or entries larger than the diagonal allows."""
+    """Of one matrix: correlations out of range, a diagonal below 0, too large entries, or a negative eigenvalue."""
     place = f"{where}.{name}"
     if values.dtype == np.int8 or values.dtype == np.float16:
         return _in_range(values, place)
@@ -107,7 +112,9 @@ def _problems(name: str, values: np.ndarray, where: str) -> list[Problem]:
     side = (math.isqrt(8 * values.shape[-1] + 1) - 1) // 2
     starts = np.arange(side) * np.arange(1, side + 1) // 2
     diagonal = values[..., starts + np.arange(side)]
-    return non_negative(diagonal, place) or _bounded(values, diagonal, starts, place)
+    found = non_negative(diagonal, place) or _bounded(values, diagonal, starts, place)
+    # Factors of a Kronecker product come out of sums over the other factor, whose rounding no such bound holds.
+    return found or (_semi_definite(values, diagonal, place) if name == "matrix" else [])
 
 
 def _in_range(values: np.ndarray, place: str) -> list[Problem]:
@@ -133,4 +140,24 @@ def _bounded(packed: np.ndarray, diagonal: np.ndarray, starts: np.ndarray, place
         if (entries > roots[..., : row + 1] * roots[..., row : row + 1] + np.finfo(np.float32).tiny).any():
             expected = "entries of at most the root of the two diagonal entries' product"
             return [Problem(place, "not-a-moment", f"a larger entry in row {row}", expected, _FIX)]
+    return []
+
+
+def _semi_definite(packed: np.ndarray, diagonal: np.ndarray, place: str) -> list[Problem]:
+    """No eigenvalue below 0 by more than rounding explains: a Cholesky factor of the shifted matrix exists."""
+    side = diagonal.shape[-1]
+    if side > LARGEST_TESTED_SIDE:
+        return []
+    rows, columns = np.tril_indices(side)
+    for triangle, largest in zip(packed.reshape(-1, packed.shape[-1]), diagonal.reshape(-1, side).max(-1), strict=True):
+        if not largest > 0:
+            continue
+        matrix = np.zeros((side, side))
+        matrix[rows, columns] = triangle / np.float64(largest)  # its upper half is not looked at
+        matrix[np.diag_indices(side)] += SEMI_DEFINITE_TOLERANCE * side
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            expected = "no eigenvalue below 0 but for rounding"
+            return [Problem(place, "not-semi-definite", "a matrix that is not", expected, _FIX)]
     return []
