@@ -14,6 +14,7 @@ import typer
 from dfmeta import __version__
 from dfmeta.cli import failures
 from dfmeta.cli.audit import audit
+from dfmeta.cli.compress import compress
 from dfmeta.cli.convert import convert
 from dfmeta.cli.demo import demo
 from dfmeta.cli.distill import distill
@@ -40,6 +41,7 @@ VERBS = (
     quantize,
     factorize,
     prune,
+    compress,
     convert,
     evaluate,
     demo,

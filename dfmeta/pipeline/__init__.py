@@ -20,6 +20,8 @@ _HOMES = {
     "reconstruct": "dfmeta.pipeline.consume",
     "synthesise": "dfmeta.pipeline.consume",
     "training_config": "dfmeta.pipeline.consume",
+    "Compressed": "dfmeta.pipeline.compressing",
+    "compress": "dfmeta.pipeline.compressing",
     "Converted": "dfmeta.pipeline.converting",
     "convert_to": "dfmeta.pipeline.converting",
     "Evaluation": "dfmeta.pipeline.evaluation",
@@ -59,6 +61,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from dfmeta.pipeline.auditing import Audit, audit
     from dfmeta.pipeline.check import validate
+    from dfmeta.pipeline.compressing import Compressed, compress
     from dfmeta.pipeline.consume import (
         DEFAULT_STUDENT,
         Distilled,
@@ -89,6 +92,7 @@ else:
 __all__ = [
     "DEFAULT_STUDENT",
     "Audit",
+    "Compressed",
     "Converted",
     "DifferentialPrivacy",
     "Distilled",
@@ -105,6 +109,7 @@ __all__ = [
     "Running",
     "ShardWritten",
     "audit",
+    "compress",
     "convert_from",
     "convert_to",
     "distill",
