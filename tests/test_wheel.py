@@ -22,7 +22,7 @@ import dfmeta
 
 # What would let the checkout, or the environment that runs this test, into the empty one.
 LEAKS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
-EXTRAS = {"digits", "images", "plots", "privacy", "demo", "testing", "all"}
+EXTRAS = {"digits", "images", "plots", "privacy", "imatrix", "demo", "testing", "all"}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def compress(
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
-    """Take a bundle's model through several steps without data, and write the student with a report.
+    """Take a model through several such steps, with a report.
 
     The records go along with the model: exactly where that is possible, taken anew on synthetic inputs where it is
     not; the report says which. With --data each step is measured; the data changes nothing in the student. Example:

@@ -22,7 +22,9 @@ def validate(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check a bundle; exit 1 if it is not what it says, 3 if it is of a version that this one does not know.
+    """Check a bundle; exit 1 if it is not what it says.
+
+    Exit 3 for one of a version, or with a required feature, that this dfmeta does not know.
 
     Manifest, every member's bytes, every record's numbers, the graph's safety, and the probe. Example:
 
