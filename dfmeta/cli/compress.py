@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,23 +99,13 @@ def _recipe(path: Path | None, flags: Mapping[str, object], made: Mapping[str, o
     return replace(read, inputs=replace(read.inputs, **inputs))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-
-
 def _print(done: Compressed, *, as_json: bool) -> None:
-    from dfmeta.report import columns_table, facts_table, integer, models_table
+    from dfmeta.report import ModelRow, columns_table, facts_table, integer, models_table
 
     teacher = done.teacher_costs
-    rows = [_Row("teacher", done.teacher_accuracy, None, done.teacher_weights, teacher.macs, teacher.bytes)]
+    rows = [ModelRow("teacher", done.teacher_accuracy, None, done.teacher_weights, teacher.macs, teacher.bytes)]
     rows += [
-        _Row(f"{place + 1} {one.name}", one.accuracy, one.agreement, one.weights, one.costs.macs, one.costs.bytes)
+        ModelRow(f"{place + 1} {one.name}", one.accuracy, one.agreement, one.weights, one.costs.macs, one.costs.bytes)
         for place, one in enumerate(done.steps)
     ]
     cells = [

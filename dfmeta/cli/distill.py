@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,23 +86,12 @@ def distill(
     _print(done, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-    accuracy: float | None = None
-
-
 def _print(done: Distilled, *, as_json: bool) -> None:
-    from dfmeta.report import facts_table, integer, models_table
+    from dfmeta.report import ModelRow, facts_table, integer, models_table
 
-    student, teacher = done.costs, done.teacher_costs
     rows = [
-        _Row("teacher", None, teacher.parameters, teacher.macs, teacher.bytes),
-        _Row(done.student, done.agreement, student.parameters, student.macs, student.bytes),
+        ModelRow.of("teacher", done.teacher_costs),
+        ModelRow.of(done.student, done.costs, agreement=done.agreement),
     ]
     facts = [
         ("student", str(done.path)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,23 +51,13 @@ def evaluate(
     _print(found, described, seed if limit else None, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-
-
 def _print(found: Evaluation, preprocessing: str, seed: int | None, *, as_json: bool) -> None:
-    from dfmeta.report import facts_table, integer, models_table
+    from dfmeta.report import ModelRow, facts_table, integer, models_table
 
     mine, teacher = found.costs, found.teacher_costs
-    rows = [_Row(found.model, found.accuracy, found.agreement, mine.parameters, mine.macs, mine.bytes)]
+    rows = [ModelRow.of(found.model, mine, found.accuracy, found.agreement)]
     if teacher is not None:
-        rows.append(_Row("teacher", found.teacher_accuracy, None, teacher.parameters, teacher.macs, teacher.bytes))
+        rows.append(ModelRow.of("teacher", teacher, found.teacher_accuracy))
     drawn = "" if seed is None else f", drawn with seed {seed}"
     facts = [("data", f"{found.data}: {integer(found.count)} units{drawn}"), ("preprocessing", preprocessing)]
     document = {key: value for key, value in output.plain(found).items() if key != "costs"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,27 +70,10 @@ def factorize(
     _print(done, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-
-
 def _print(done: Factorized, *, as_json: bool) -> None:
     from dfmeta.report import columns_table, facts_table, integer, models_table
 
     written = done.written
-    found = written.evaluation
-    mine = (found.accuracy, found.agreement) if found is not None else (None, None)
-    teacher = found.teacher_accuracy if found is not None else None
-    rows = [
-        _Row("teacher", teacher, None, *_costs(written.teacher_costs)),
-        _Row("factorized", *mine, *_costs(written.costs)),
-    ]
     columns = ["operator", "form", "ranks", "parameters", "before", "error", "damping", "why whole"]
     cells = [
         [
@@ -113,12 +95,8 @@ def _print(done: Factorized, *, as_json: bool) -> None:
         ("source", written.source),
     ]
     tables = [
-        models_table(rows),
+        models_table(written.rows("factorized")),
         columns_table(columns, cells, numbers=("parameters", "before", "error", "damping")),
         facts_table(facts),
     ]
     output.result(output.plain(done), tables, as_json=as_json)
-
-
-def _costs(costs: object) -> tuple[int, int, int]:
-    return costs.parameters, costs.macs, costs.bytes  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ from dfmeta.cli import options, output, progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dfmeta.graph import Costs
     from dfmeta.pipeline.pruning import Pruned
 
 
@@ -82,31 +80,15 @@ def prune(
     _print(done, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-
-
 def _print(done: Pruned, *, as_json: bool) -> None:
     from dfmeta.report import facts_table, models_table, size
 
     written = done.written
-    found = written.evaluation
-    mine = (found.accuracy, found.agreement) if found is not None else (None, None)
-    teacher = found.teacher_accuracy if found is not None else None
-    rows = [
-        _Row("teacher", teacher, None, *_costs(written.teacher_costs)),
-        _Row("pruned", *mine, *_costs(written.costs)),
-    ]
     facts = [("model", str(written.path)), ("source", written.source)]
     if done.config.sparsity:
         facts.insert(1, ("changed weights", f"{size(done.dense_bytes)}; {size(done.sparse_bytes)} without their zeros"))
-    output.result(output.plain(done), [models_table(rows), *_tables(done), facts_table(facts)], as_json=as_json)
+    tables = [models_table(written.rows("pruned")), *_tables(done), facts_table(facts)]
+    output.result(output.plain(done), tables, as_json=as_json)
 
 
 def _tables(done: Pruned) -> list[Table]:
@@ -131,7 +113,3 @@ def _tables(done: Pruned) -> list[Table]:
     ]
     columns = ["operator", "record", "error", "damping", "zeros", "why dense"]
     return [*tables, columns_table(columns, cells, numbers=("error", "damping", "zeros"))]
-
-
-def _costs(costs: Costs) -> tuple[int, int, int]:
-    return costs.parameters, costs.macs, costs.bytes

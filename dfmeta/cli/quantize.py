@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,25 +68,15 @@ def quantize(
     _print(done, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
-
-
 def _print(done: Quantized, *, as_json: bool) -> None:
-    from dfmeta.report import columns_table, facts_table, integer, models_table, size
+    from dfmeta.report import ModelRow, columns_table, facts_table, integer, models_table, size
 
     written, found = done.written, done.written.evaluation
     teacher = written.teacher_costs
     parameters = teacher.parameters
     models = [
-        _Row("teacher", found.teacher_accuracy if found else None, None, parameters, teacher.macs, teacher.bytes),
-        _Row(
+        ModelRow("teacher", found.teacher_accuracy if found else None, None, parameters, teacher.macs, teacher.bytes),
+        ModelRow(
             written.path.name,
             found.accuracy if found else None,
             found.agreement if found else None,

@@ -20,8 +20,15 @@ from dfmeta.graph import Costs, Graph, OrtGraph, TorchGraph, Value, costs
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.opening import Opened, open_release
 from dfmeta.records import PublishedRecords
+from dfmeta.report import ModelRow
 
 Progress = Callable[[str, int, int, float], None]
+Watch = Callable[[str, int, int], None]
+
+# How far onnxruntime and torch may differ, as a share of the largest output. Where they round a number to different
+# integers, an output moves by steps of the quantized values: by their bits.
+TOLERANCE = 1e-3
+ROUNDED = {8: 0.1, 4: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,24 @@ class Written:
     source: str
     evaluation: Evaluation | None = None
 
+    def rows(self, name: str) -> tuple[ModelRow, ModelRow]:
+        """The teacher and this model, ``name``, for a table."""
+        found = self.evaluation
+        if found is None:
+            return ModelRow.of("teacher", self.teacher_costs), ModelRow.of(name, self.costs)
+        teacher = ModelRow.of("teacher", self.teacher_costs, found.teacher_accuracy)
+        return teacher, ModelRow.of(name, self.costs, found.accuracy, found.agreement)
+
+
+def stages(progress: Progress | None) -> Watch:
+    """What a step calls with a stage, steps done and steps in all, passed on; such a step has no loss."""
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(stage, done, total, 0.0)
+
+    return watch
+
 
 def open_source(bundle: str | Path, out: str | Path) -> Source:
     """Open a bundle and read its records; every digest and the probe are checked first.
@@ -101,7 +126,7 @@ def finish(
     data: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    tolerance: float = 1e-3,
+    tolerance: float = TOLERANCE,
     raw: Callable[[Mapping[str, str]], bytes] | None = None,
     progress: Progress | None = None,
 ) -> Written:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from dfmeta.compress.recipe import Recipe, Step
 from dfmeta.data import feed, fitted_input, open_data
 from dfmeta.export import with_provenance
 from dfmeta.graph import Costs, costs
-from dfmeta.pipeline import _recipe_steps
-from dfmeta.pipeline.closed_form import Progress, Source, open_source, provenance
-from dfmeta.pipeline.consume import synthesise
+from dfmeta.pipeline import _step_of_recipe
+from dfmeta.pipeline.closed_form import Progress, Source, open_source, provenance, stages
+from dfmeta.pipeline.consume import chosen_method, synthesise
 from dfmeta.pipeline.evaluation import Evaluation
 
 MODEL, REPORT = "student.onnx", "report.json"
@@ -134,7 +133,7 @@ def compress(
         recipe.as_dict(),
         tuple(run.done),
         costs(source.graph),
-        _recipe_steps.weight_count(source.graph),
+        _step_of_recipe.weight_count(source.graph),
         run.measured.teacher_accuracy if run.measured else None,
         run.measured.count if run.measured else 0,
         made.count,
@@ -171,20 +170,20 @@ class _Run:
         """Run a step, verify what it made, and measure it where there is data."""
         source, seed, progress = self._source, self._seed, self._progress
         started = time.monotonic()
-        ready = self.state.renewed(step.requires, self._inputs, _quiet(progress))
-        self.state, facts = _recipe_steps.run(step, ready, source, self._inputs, seed, self._device, progress)
+        ready = self.state.renewed(step.requires, self._inputs, stages(progress))
+        self.state, facts = _step_of_recipe.run(step, ready, source, self._inputs, seed, self._device, progress)
         seconds = time.monotonic() - started
         before, self.graph = self.graph, with_provenance(self.state.graph, self._notes)
-        _recipe_steps.verify(step, self.graph, source, _recipe_steps.weight_count(before))
+        _step_of_recipe.verify(step, self.graph, source, _step_of_recipe.weight_count(before))
         if data is not None:
-            self.measured = _recipe_steps.measured(self.graph, source, data, limit, seed, progress)
+            self.measured = _step_of_recipe.measured(self.graph, source, data, limit, seed, progress)
         self.done.append(
             StepDone(
                 step.name,
                 dataclasses.asdict(step.config),
                 round(seconds, 3),
                 costs(self.graph),
-                _recipe_steps.weight_count(self.graph),
+                _step_of_recipe.weight_count(self.graph),
                 facts.error,
                 ready.sites(step.requires),
                 facts.operators,
@@ -201,12 +200,6 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} in a report")
-
-
-def _quiet(progress: Progress | None) -> Callable[[str, int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(stage, done, total, 0.0)
 
 
 class _Inputs:
@@ -233,9 +226,8 @@ class _Inputs:
 
     def _synthesised(self) -> Tensor:
         wanted = self._wanted
-        self.told = wanted.method or "the method that fits the records"
-        method, settings = wanted.method or None, dict(wanted.settings)
-        opened, seed = self._source.opened, self._seed
+        opened, seed, settings = self._source.opened, self._seed, dict(wanted.settings)
+        self.told = method = chosen_method(opened.bundle.manifest, wanted.method or None, None)
         found, _ = synthesise(opened, method, wanted.count, seed, settings, self._progress, device=self._device)
         return found.detach().cpu()
 

@@ -26,7 +26,7 @@ from dfmeta.pipeline.check import validate
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.recording import record
 from dfmeta.pipeline.release import Release
-from dfmeta.report import save_digits_picture
+from dfmeta.report import ModelRow, save_digits_picture
 from dfmeta.schema import v1
 
 Progress = Callable[[str, int, int, float], None]
@@ -35,18 +35,6 @@ STUDENT = "tiny8"
 SYNTHETIC = "synthetic-digits.safetensors"
 PRESETS = ("top-layer", "all-layers", "spectral")
 _PROGRESS_LINE = re.compile(r"^([a-z]+): (\d+) of (\d+)(?:, loss (\S+))?$")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoRow:
-    """One line of the demo's table; percentages are of held-out digits."""
-
-    name: str
-    accuracy: float
-    agreement: float | None
-    parameters: int
-    macs: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +47,7 @@ class DemoResult:
         seconds: how long all of it took.
     """
 
-    rows: tuple[DemoRow, ...]
+    rows: tuple[ModelRow, ...]
     bundle: Path
     student: Path
     picture: Path
@@ -210,18 +198,17 @@ def _run(name: str, words: list[str], report: Progress) -> None:
         raise StepError(name, f"exit code {process.returncode}: {' '.join(said) or answer.strip()}", "exit code 0")
 
 
-def _rows(bundle: Path, students: dict[str, Path]) -> tuple[DemoRow, ...]:
+def _rows(bundle: Path, students: dict[str, Path]) -> tuple[ModelRow, ...]:
     found = {name: evaluate(path, TEST, bundle=bundle) for name, path in students.items()}
     first = next(iter(found.values()))
     assert first.teacher_accuracy is not None and first.teacher_costs is not None  # noqa: S101, PT018
-    teacher = first.teacher_costs
-    rows = [DemoRow("teacher", first.teacher_accuracy, None, teacher.parameters, teacher.macs, teacher.bytes)]
+    rows = [ModelRow.of("teacher", first.teacher_costs, first.teacher_accuracy)]
     return (*rows, *(_row(name, evaluation) for name, evaluation in found.items()))
 
 
-def _row(name: str, found: Evaluation) -> DemoRow:
+def _row(name: str, found: Evaluation) -> ModelRow:
     assert found.accuracy is not None  # noqa: S101 - digits have labels
-    return DemoRow(name, found.accuracy, found.agreement, found.costs.parameters, found.costs.macs, found.costs.bytes)
+    return ModelRow.of(name, found.costs, found.accuracy, found.agreement)
 
 
 def _picture(out: Path, images: Tensor, labels: Tensor) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dfmeta.compress import prune as step
-from dfmeta.pipeline.closed_form import Progress, Written, finish, open_source
+from dfmeta.pipeline.closed_form import Progress, Written, finish, open_source, stages
 
 Config = step.Config
 
@@ -61,12 +61,7 @@ def prune(
     """
     step.check(config)
     source = open_source(bundle, out)
-
-    def watch(stage: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(stage, done, total, 0.0)
-
-    found = step.run(source.graph, source.records, config, watch)
+    found = step.run(source.graph, source.records, config, stages(progress))
     recipe = {"step": "prune", **asdict(config)}
     written = finish(source, found.graph, out, recipe, data=data, limit=limit, seed=seed, progress=progress)
     once = {one.weight: one for one in found.operators}.values()

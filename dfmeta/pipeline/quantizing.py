@@ -11,13 +11,10 @@ from dfmeta.compress import quantize as step
 from dfmeta.errors import UnknownName
 from dfmeta.export.matmul_nbits import matmul_nbits_model
 from dfmeta.export.qoperator import integer_graph
-from dfmeta.pipeline.closed_form import Progress, Written, finish, open_source
+from dfmeta.pipeline.closed_form import ROUNDED, Progress, Written, finish, open_source, stages
 
 FORMS = ("qdq", "qoperator", "matmulnbits")
 Form = Literal["qdq", "qoperator", "matmulnbits"]
-
-# Where onnxruntime and torch round a number to different integers, an output moves by steps of the quantized values.
-_TOLERANCE = {8: 0.1, 4: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +74,7 @@ def quantize(
         raise UnknownName("form", form, FORMS)
     _, value_bits = step.parsed(config.bits)
     source = open_source(bundle, out)
-
-    def watch(stage: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(stage, done, total, 0.0)
-
-    found = step.run(source.graph, source.records, config, watch)
+    found = step.run(source.graph, source.records, config, stages(progress))
     graph = integer_graph(found.model) if form == "qoperator" else found.graph
 
     def for_onnxruntime(properties: Mapping[str, str]) -> bytes:
@@ -96,7 +88,7 @@ def quantize(
         data=data,
         limit=limit,
         seed=seed,
-        tolerance=_TOLERANCE[value_bits or 8],
+        tolerance=ROUNDED[value_bits or 8],
         raw=for_onnxruntime if form == "matmulnbits" else None,
         progress=progress,
     )

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dfmeta.report.overview import overview, overview_tables
 from dfmeta.report.pictures import save_digits_picture
 from dfmeta.report.plan import plan_facts, plan_tables
-from dfmeta.report.tables import ModelFacts, columns_table, facts_table, models_table
+from dfmeta.report.tables import ModelRow, columns_table, facts_table, models_table
 from dfmeta.report.words import clean, integer, percent, seconds, size
 
 __all__ = [
-    "ModelFacts",
+    "ModelRow",
     "clean",
     "columns_table",
     "facts_table",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -11,36 +12,37 @@ from rich.text import Text
 
 from dfmeta.report.words import clean, integer, percent, size
 
-
-class ModelFacts(Protocol):
-    """One model in a comparison."""
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """Percent of units whose label it names."""
-
-    @property
-    def agreement(self) -> float | None:
-        """Percent of units on which it names the teacher's class."""
-
-    @property
-    def parameters(self) -> int:
-        """Elements of all learned weights."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one unit."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of its file."""
+if TYPE_CHECKING:
+    from dfmeta.graph import Costs
 
 
-_MODEL_COLUMNS: Sequence[tuple[str, Callable[[ModelFacts], str | None]]] = (
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model in a comparison.
+
+    Attributes:
+        name: what to call it.
+        accuracy: percent of units whose label it names.
+        agreement: percent of units on which it names the teacher's class.
+        parameters: elements of all learned weights.
+        macs: multiply-accumulates for one unit.
+        bytes: size of its file.
+    """
+
+    name: str
+    accuracy: float | None
+    agreement: float | None
+    parameters: int
+    macs: int
+    bytes: int
+
+    @classmethod
+    def of(cls, name: str, costs: Costs, accuracy: float | None = None, agreement: float | None = None) -> ModelRow:
+        """The row of a model that costs so much."""
+        return cls(name, accuracy, agreement, costs.parameters, costs.macs, costs.bytes)
+
+
+_MODEL_COLUMNS: Sequence[tuple[str, Callable[[ModelRow], str | None]]] = (
     ("accuracy", lambda row: None if row.accuracy is None else percent(row.accuracy)),
     ("agreement", lambda row: None if row.agreement is None else percent(row.agreement)),
     ("parameters", lambda row: integer(row.parameters)),
@@ -86,7 +88,7 @@ def columns_table(
     return table
 
 
-def models_table(rows: Sequence[ModelFacts], title: str | None = None) -> Table:
+def models_table(rows: Sequence[ModelRow], title: str | None = None) -> Table:
     """Models compared; a measure that no row has gets no column, one that a row lacks gets a dash.
 
     Args:

@@ -16,7 +16,7 @@ from dfmeta.compress.recipe import Inputs, Recipe, common, parse
 from dfmeta.data import from_flags
 from dfmeta.errors import BundleError, ExportError, OutputExists, StepError, UnknownName
 from dfmeta.graph import Graph, OrtGraph
-from dfmeta.pipeline import _recipe_steps, reconstruct, record
+from dfmeta.pipeline import _step_of_recipe, reconstruct, record
 from dfmeta.pipeline.closed_form import open_source
 from dfmeta.pipeline.compressing import Compressed, compress
 
@@ -164,16 +164,16 @@ def test_other_wrong_use_writes_nothing(calibrated: Path, tmp_path: Path) -> Non
 def test_a_step_that_makes_it_larger_or_spoils_it_is_refused(calibrated: Path, digits_teacher: Graph) -> None:
     source = open_source(calibrated, "nothing")
     step = common(prune=0.5).steps[0]
-    count = _recipe_steps.weight_count(digits_teacher)
-    _recipe_steps.verify(step, digits_teacher, source, count)
+    count = _step_of_recipe.weight_count(digits_teacher)
+    _step_of_recipe.verify(step, digits_teacher, source, count)
     with pytest.raises(ExportError, match="weights after prune"):
-        _recipe_steps.verify(step, digits_teacher, source, count - 1)
+        _step_of_recipe.verify(step, digits_teacher, source, count - 1)
     model = onnx.ModelProto()
     model.CopyFrom(digits_teacher.model)
     tensor = model.graph.initializer[0]
     tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
     with pytest.raises(ExportError, match="not finite"):
-        _recipe_steps.verify(step, Graph.from_bytes(model.SerializeToString(), "m.onnx"), source, count)
+        _step_of_recipe.verify(step, Graph.from_bytes(model.SerializeToString(), "m.onnx"), source, count)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

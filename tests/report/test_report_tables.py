@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from dfmeta.bundle import Bundle
-from dfmeta.report import columns_table, facts_table, models_table, overview, overview_tables
+from dfmeta.graph import Costs
+from dfmeta.report import ModelRow, columns_table, facts_table, models_table, overview, overview_tables
 
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    accuracy: float | None
-    agreement: float | None
-    parameters: int = 1234
-    macs: int = 5_000_000
-    bytes: int = 61_706
+COSTS = Costs(1234, 5_000_000, 61_706)
 
 
 def printed(*tables: RenderableType) -> str:
@@ -33,7 +25,8 @@ def printed(*tables: RenderableType) -> str:
 
 
 def test_models_are_compared() -> None:
-    text = printed(models_table([Row("teacher", 98.5, None), Row("student", 95.25, 96.0)], "Digits"))
+    rows = [ModelRow.of("teacher", COSTS, 98.5), ModelRow.of("student", COSTS, 95.25, 96.0)]
+    text = printed(models_table(rows, "Digits"))
     title, head, _, first, second = (line.split() for line in text.splitlines())
     assert title == ["Digits"]
     assert head == ["model", "accuracy", "agreement", "parameters", "MACs", "size"]
@@ -42,7 +35,7 @@ def test_models_are_compared() -> None:
 
 
 def test_a_measure_that_nobody_has_gets_no_column() -> None:
-    assert "agreement" not in printed(models_table([Row("teacher", 98.5, None)]))
+    assert "agreement" not in printed(models_table([ModelRow.of("teacher", COSTS, 98.5, None)]))
 
 
 def test_cells_are_plain_text() -> None:

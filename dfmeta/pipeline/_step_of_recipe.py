@@ -18,16 +18,14 @@ from dfmeta.compress.recipe import Distillation, Step
 from dfmeta.errors import ExportError
 from dfmeta.export import export_student
 from dfmeta.graph import Graph, TorchGraph
-from dfmeta.pipeline.closed_form import Progress, Source, require_finite, require_same
+from dfmeta.pipeline.closed_form import ROUNDED, TOLERANCE, Progress, Source, require_finite, require_same, stages
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
 from dfmeta.pipeline.inputs import make_task
 from dfmeta.pipeline.synthesising import new_student
 
 Inputs = Callable[[], Tensor]
 
-# Where onnxruntime and torch round a number to different integers, an output moves by steps of the quantized values.
-_TOLERANCES = {"int8": 0.1, "uint8": 0.1, "int4": 0.5, "uint4": 0.5}
-_EXACT = 1e-3
+_VALUE_BITS = {"int8": 8, "uint8": 8, "int4": 4, "uint4": 4}
 # Of weights, and of the biases between 8-bit weights and values.
 _CODES = frozenset({"int4", "int8", "int32"})
 _SHRINK = frozenset({"prune", "factorize"})
@@ -77,24 +75,19 @@ def run(
         device: of training.
         progress: called with stage, steps done, steps in all, and loss.
     """
-
-    def watch(stage: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(stage, done, total, 0.0)
-
     graph, records, config = state.graph, state.records, step.config
     if step.name == "equalize":
-        equal = equalize.run(graph, records, config, watch)
+        equal = equalize.run(graph, records, config, stages(progress))
         return state.equalized(equal), Facts(None, equal.pairs)
     if step.name == "prune":
-        pruned = prune.run(graph, records, config, watch)
+        pruned = prune.run(graph, records, config, stages(progress))
         errors = [one.error for one in pruned.operators]
         return state.after(pruned.graph), Facts(_mean(errors), (*pruned.groups, *pruned.operators))
     if step.name == "factorize":
-        cut = factorize.run(graph, records, config, watch)
+        cut = factorize.run(graph, records, config, stages(progress))
         return state.after(cut.graph), Facts(_mean([one.error for one in cut.operators if one.ranks]), cut.operators)
     if step.name == "quantize":
-        rounded = quantize.run(graph, records, config, watch)
+        rounded = quantize.run(graph, records, config, stages(progress))
         errors = [layer.error for layer in rounded.layers if layer.bits < 32]
         return state.after(rounded.graph), Facts(_mean(errors), rounded.layers)
     if step.name == "finetune":
@@ -147,8 +140,8 @@ def verify(step: Step, graph: Graph, source: Source, before: int) -> None:
             made the graph no smaller.
     """
     require_finite(graph)
-    rounded = [_TOLERANCES[dtype] for dtype in _value_types(graph)]
-    require_same(graph, source, max(rounded, default=_EXACT))
+    rounded = [ROUNDED[_VALUE_BITS[dtype]] for dtype in _value_types(graph)]
+    require_same(graph, source, max(rounded, default=TOLERANCE))
     after = weight_count(graph)
     if step.name in _SHRINK and after > before:
         raise ExportError(graph.where, f"{after} weights after {step.name}", f"at most the {before} before it")
@@ -157,7 +150,7 @@ def verify(step: Step, graph: Graph, source: Source, before: int) -> None:
 def _value_types(graph: Graph) -> set[str]:
     """Integer types that values, and not only weights, are rounded to."""
     nodes = (node for node in graph.model.graph.node if node.op_type == "QuantizeLinear")
-    return {graph.dtype(node.output[0]) for node in nodes} & _TOLERANCES.keys()
+    return {graph.dtype(node.output[0]) for node in nodes} & _VALUE_BITS.keys()
 
 
 def weight_count(graph: Graph) -> int:
