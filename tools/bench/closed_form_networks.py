@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Network:
         data: below the data folder.
         preprocessing: of its images.
         graph: reads it, or trains it, given the network, the data folder and one of this benchmark.
+        tuning: settings of fine-tuning; natural images are moved further than digits, and mirrored.
         shared: the data folder.
         folder: of this benchmark and this network.
     """
@@ -85,6 +86,7 @@ class Network:
     data: str
     preprocessing: tuple[v1.Op, ...]
     make: Callable[[Network], Graph]
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     shared: Path = Path()
     folder: Path = Path()
 
@@ -211,13 +213,20 @@ def networks(shared: Path, folder: Path) -> dict[str, Network]:
     lenet5, resnet20 = "examples/lenet5-mnist.onnx", "models/resnet20-cifar10.onnx"
     found = (
         Network(
-            "resnet20", "data/cifar10-jpeg.zip", cifar, _from_file(resnet20, ours=False), shared, folder / "resnet20"
+            "resnet20",
+            "data/cifar10-jpeg.zip",
+            cifar,
+            _from_file(resnet20, ours=False),
+            {"shift": 0.125, "flip": True},
+            shared,
+            folder / "resnet20",
         ),
         Network(
             "lenet5",
             "data/mnist.npz",
             tuple(from_flags(scale=1 / 255, pad=2)),
             _from_file(lenet5, ours=True),
+            {},
             shared,
             folder / "lenet5",
         ),
@@ -226,6 +235,7 @@ def networks(shared: Path, folder: Path) -> dict[str, Network]:
             "data/mnist.npz",
             tuple(from_flags(scale=1 / 255)),
             _transformer,
+            {},
             shared,
             folder / "transformer",
         ),

@@ -13,7 +13,7 @@ from closed_form_peers import NAMES, peer
 from closed_form_real import factorized, pruned, quantized
 
 from dfmeta.compress import factorize, prune, quantize
-from dfmeta.compress.recipe import common
+from dfmeta.compress.recipe import parse
 from dfmeta.graph import Graph
 from dfmeta.pipeline.compressing import compress
 from dfmeta.records import PublishedRecords
@@ -22,8 +22,6 @@ NONE = PublishedRecords(())
 # Nothing known, noise in place of data, the records in two sizes, and the slow reference that has the data.
 # Of the bundle `synthetic` inputs are made too.
 SOURCES = ("none", "noise", "full", "toeplitz", "synthetic", "real")
-# Steps of fine-tuning.
-TUNED = 300
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,13 @@ def factorizing(params: float) -> Row:
     return Row(row)
 
 
-def tuning(**flags: Any) -> Row:
-    """What `dfmeta compress` does with a few flags: inputs made from the bundle, and the student taught on them."""
+def tuning(**step: Any) -> Row:
+    """What `dfmeta compress` does with a recipe: a step, and the student taught on inputs made from the bundle."""
 
     def row(network: Network, source: str) -> Made:
+        recipe = parse({"step": [step, {"name": "finetune", **network.tuning}]})
         with tempfile.TemporaryDirectory() as folder:
-            done = compress(network.bundle(source), Path(folder) / "out", common(finetune=TUNED, **flags))
+            done = compress(network.bundle(source), Path(folder) / "out", recipe)
             return Made(Graph.from_bytes(done.model.read_bytes(), done.model.name))
 
     return Row(row, ("synthetic",))
@@ -131,8 +130,8 @@ ROWS: Mapping[str, Row] = {
     "prune 50 %": pruning(0.5),
     "low rank 0.75": factorizing(0.75),
     "low rank 0.5": factorizing(0.5),
-    "w2, tuned": tuning(bits="w2"),
-    "prune 50 %, tuned": tuning(prune=0.5),
-    "low rank 0.5, tuned": tuning(factorize=0.5),
+    "w2, tuned": tuning(name="quantize", bits="w2"),
+    "prune 50 %, tuned": tuning(name="prune", channels=0.5),
+    "low rank 0.5, tuned": tuning(name="factorize", params=0.5),
     **{f"{name}, {bits}": other(name, bits) for name, widths in NAMES.items() for bits in widths},
 }
