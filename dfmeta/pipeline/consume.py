@@ -194,6 +194,7 @@ def distill(
     opened = open_release(bundle)
     method = chosen_method(opened.bundle.manifest, method, data)
     config = config or training_config(method)
+    distillation.check(config)
     task = make_task(opened.bundle, opened.graph, seed, device)
     network = synthesising.new_student(student, opened, task, seed)
     made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)

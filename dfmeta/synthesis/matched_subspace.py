@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfmeta._settings import share, weight
 from dfmeta.records import feature_vectors
 from dfmeta.synthesis import class_subspace
-from dfmeta.synthesis._contract import Task, share, weight
+from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._feature_statistics import FeatureStatistics, feature_statistics
 from dfmeta.synthesis._finite import finite_loss
 
