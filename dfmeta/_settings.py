@@ -47,9 +47,14 @@ class Range:
 
     def __str__(self) -> str:
         low, high = max(self.above, self.least), min(self.below, self.most)
-        ends = (("above", self.above), ("of at least", self.least), ("below", self.below), ("up to", self.most))
+        ends = (
+            ("above {:g}", self.above),
+            ("of {:g} or more", self.least),
+            ("below {:g}", self.below),
+            ("up to {:g}", self.most),
+        )
         noun = "a share" if low >= 0 and high <= 1 else "a number" if math.isfinite(high) else "a finite number"
-        told = " and ".join(f"{word} {end:g}" for word, end in ends if math.isfinite(end))
+        told = " and ".join(words.format(end) for words, end in ends if math.isfinite(end))
         return f"{noun} {told}".rstrip()
 
 
