@@ -15,8 +15,9 @@ from dfmeta.graph import Graph
 from dfmeta.graph.channels import Member
 from dfmeta.graph.widths import columns
 from dfmeta.kinds.second_moment.centring import centred
+from dfmeta.numerics.damping import damped
 from dfmeta.numerics.least_squares import DiagonalReader, Reader, energies
-from dfmeta.numerics.whitened_svd import damped, energy
+from dfmeta.numerics.whitened_svd import energy
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import moment_record
 
