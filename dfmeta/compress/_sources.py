@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -131,8 +130,7 @@ class Sources:
 
     def blocks(self, member: Member) -> Indices:
         """``[size, b]`` columns of a consumer's weight that read each channel of its group."""
-        window = self._operators[member.tensor][0].entry.window
-        return columns(member, 1 if window is None else math.prod(window.kernel))
+        return columns(member, self._operators[member.tensor][0].entry.taps)
 
     def _source(self, found: list[Operator]) -> Source:
         records = [input_record(self._records, operator) for operator in found]
