@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dfmeta.numerics.damping import damped, factorised, require_moment, ridged, unit
 
@@ -15,9 +13,10 @@ def moment(seed: int, features: int, samples: int) -> np.ndarray:
     return x.T @ x / samples
 
 
-@given(seed=st.integers(0, 99), features=st.integers(1, 9), samples=st.integers(1, 12))
-def test_the_factor_is_that_of_the_moment_and_its_ridge(seed: int, features: int, samples: int) -> None:
-    h = moment(seed, features, samples)
+@pytest.mark.parametrize("features", [1, 2, 5, 9])
+@pytest.mark.parametrize("samples", [1, 4, 12])
+def test_the_factor_is_that_of_the_moment_and_its_ridge(features: int, samples: int) -> None:
+    h = moment(3, features, samples)
     found = damped(h, 1e-3)
     wanted = h + found.damping * np.trace(h) / features * np.eye(features)
     np.testing.assert_allclose(found.moment, wanted, rtol=1e-12)
