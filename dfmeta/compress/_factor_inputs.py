@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfmeta.compress._operators import Operator, input_record
-from dfmeta.numerics.whitened_svd import centred, damped, energy
+from dfmeta.numerics.damping import damped
+from dfmeta.numerics.whitened_svd import centred, energy
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import moment_record
 

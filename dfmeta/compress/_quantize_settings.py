@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from dfmeta.compress._ranges import PERCENTILE
+from dfmeta import _settings
+from dfmeta._settings import Range, weight, within
+from dfmeta.compress._ranges import PERCENTILE, Policy
 from dfmeta.errors import DataError
 
 # What mixed precision chooses among; INT4 holds 2 and 3 bits too, so that stored bytes only tell 4 from 8.
@@ -47,14 +47,14 @@ class Config:
     bits: str = "w8a8"
     rounding: Literal["gptq", "nearest"] = "gptq"
     scales: Literal["search", "weighted", "grid", "largest"] = "search"
-    damping: float = 0.01
+    damping: float = weight(0.01)
     activation_order: bool = True
     bias_correction: bool = True
     centre: Literal["auto", "always", "never"] = "auto"
-    ranges: str = "mse"
-    percentile: float = PERCENTILE
+    ranges: Policy = "mse"
+    percentile: float = within(PERCENTILE, Range(above=50, below=100))
     values: Literal["uint8", "int8"] = "uint8"
-    first_last_bits: int = 8
+    first_last_bits: int = within(8, Range())
     budget_bytes: int | None = None
     budget_of: Literal["stored", "nominal"] = "stored"
     int4: bool = True
@@ -113,16 +113,24 @@ def parsed(bits: str) -> tuple[int, int | None]:
     return int(found[1]), int(found[2]) if found[2] else None
 
 
-def check(config: Config) -> None:
-    """Refuse settings out of range.
+def configured(config: Config, given: Mapping[str, str]) -> Config:
+    """``config`` with some fields given as text.
 
     Raises:
+        UnknownName: no such field, or no such choice.
+        DataError: text that is no value of the field's type, or a number out of range.
+    """
+    return _settings.from_text(config, given, "quantize")
+
+
+def check(config: Config) -> None:
+    """Refuse settings out of range, with the errors of ``run``.
+
+    Raises:
+        UnknownName: a choice that is none.
         DataError: the text names the setting.
     """
     parsed(config.bits)
+    _settings.check(config, "quantize")
     if config.first_last_bits != 0 and not 2 <= config.first_last_bits <= 8:
         raise DataError("first_last_bits", str(config.first_last_bits), "2 to 8, or 0 for no difference")
-    if not 0 <= config.damping < np.inf:
-        raise DataError("damping", f"{config.damping:g}", "0 or more")
-    if config.budget_bytes is not None and config.budget_bytes < 1:
-        raise DataError("--budget-bytes", str(config.budget_bytes), "1 or more")

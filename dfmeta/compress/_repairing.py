@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,20 +95,15 @@ def _stays_dense(source: Source, features: int, sparsity: Sparsity) -> str:
     """Why a pattern does not fit a weight."""
     if isinstance(sparsity, float):
         return ""
-    inputs = features // _taps(source)
+    inputs = features // source.operators[0].entry.taps
     if inputs % sparsity[1]:
         return f"{inputs} inputs, which {sparsity[1]} does not divide"
     return ""
 
 
-def _taps(source: Source) -> int:
-    window = source.operators[0].entry.window
-    return 1 if window is None else math.prod(window.kernel)
-
-
 def _sparse(source: Source, weight: Array, moment: Array, sparsity: Sparsity, damping: float) -> tuple[Array, float]:
     """Columns by tap, then channel: a pattern is one of neighbouring channels, which is where hardware looks for it."""
-    order = np.arange(weight.shape[1]).reshape(-1, _taps(source)).T.reshape(-1)
+    order = np.arange(weight.shape[1]).reshape(-1, source.operators[0].entry.taps).T.reshape(-1)
     found = np.empty_like(weight)
     found[:, order], needed = sparsified(weight[:, order], moment[np.ix_(order, order)], sparsity, damping=damping)
     return found, needed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from dfmeta.graph import Graph
 from dfmeta.graph.channels import Member
 from dfmeta.graph.widths import columns
 from dfmeta.kinds.second_moment.centring import centred
+from dfmeta.numerics.damping import damped
 from dfmeta.numerics.least_squares import DiagonalReader, Reader, energies
-from dfmeta.numerics.whitened_svd import damped, energy
+from dfmeta.numerics.whitened_svd import energy
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import moment_record
 
@@ -130,8 +130,7 @@ class Sources:
 
     def blocks(self, member: Member) -> Indices:
         """``[size, b]`` columns of a consumer's weight that read each channel of its group."""
-        window = self._operators[member.tensor][0].entry.window
-        return columns(member, 1 if window is None else math.prod(window.kernel))
+        return columns(member, self._operators[member.tensor][0].entry.taps)
 
     def _source(self, found: list[Operator]) -> Source:
         records = [input_record(self._records, operator) for operator in found]

@@ -9,21 +9,22 @@ student of the last step is the result: there is no data to choose a better one 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfmeta import _settings
+from dfmeta._settings import Range, weight, within
 from dfmeta.compress._optimizer import Schedule, make_optimizer
 from dfmeta.compress.augment import augmented
 from dfmeta.compress.hints import Hints
-from dfmeta.errors import DataError, Diverged, StepError, UnknownName
+from dfmeta.errors import Diverged
 from dfmeta.synthesis import answered
 
 Source = Callable[[int], Tensor]
@@ -31,6 +32,7 @@ Progress = Callable[[str, int, int, float], None]
 Watch = Callable[[int, float, nn.Module], None]
 
 KEEP_EVERY = 50
+WHERE = "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +61,16 @@ class Config:
     steps: int = 4000
     batch: int = 256
     lr: float = 4e-3
-    shift: float = 0.03
+    shift: float = within(0.03, Range(least=0, below=1))
     flip: bool = False
     loss: Literal["mse", "l1", "kl"] = "mse"
     temperature: float = 1.0
     optimizer: Literal["adam", "sgd"] = "adam"
-    weight_decay: float = 5e-4
+    weight_decay: float = weight(5e-4)
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    hints: float = 0.0
-    ema: float = 0.0
+    hints: float = weight(0.0)
+    ema: float = within(0.0, Range(least=0, below=1))
     seconds: float | None = None
-
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    name: get_args(hint) for name, hint in get_type_hints(Config).items() if get_origin(hint) is Literal
-}
-_FROM_ZERO = ("shift", "weight_decay", "hints", "ema")
-_LIMITS = {"shift": 1.0, "ema": 1.0}
 
 
 def configured(config: Config, given: Mapping[str, str]) -> Config:
@@ -85,33 +80,12 @@ def configured(config: Config, given: Mapping[str, str]) -> Config:
         UnknownName: no such field, or no such choice.
         DataError: text that is no number of the field's type, or one outside its range.
     """
-    values = {name: _value(name, text) for name, text in given.items()}
-    return replace(config, **values)
+    return _settings.from_text(config, given, WHERE)
 
 
-def _value(name: str, text: str) -> Any:
-    known = {entry.name: entry.default for entry in fields(Config)}
-    if name not in known:
-        raise UnknownName("setting of the training", name, known)
-    if name in _CHOICES:
-        if text not in _CHOICES[name]:
-            raise UnknownName(f"{name} of the training", text, _CHOICES[name])
-        return text
-    where = f"training, {name}"
-    if isinstance(known[name], bool):
-        if text not in ("true", "false"):
-            raise DataError(where, repr(text), "true or false")
-        return text == "true"
-    number = int if isinstance(known[name], int) else float
-    try:
-        value = number(text)
-    except ValueError as error:
-        raise DataError(where, repr(text), f"a number ({number.__name__})") from error
-    least = "0 or more" if name in _FROM_ZERO else "above 0"
-    most = _LIMITS.get(name, math.inf)
-    if not 0 <= value < most or (value == 0 and name not in _FROM_ZERO):
-        raise DataError(where, text, f"a number {least}, below {most:g}")
-    return value
+def check(config: Config) -> None:
+    """Refuse settings that say nothing, with the errors of :func:`distill`."""
+    _settings.check(config, WHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +125,11 @@ def distill(
         hints: of the very teacher and student, where ``config.hints`` is to count.
 
     Raises:
+        DataError, UnknownName: settings out of range.
         Diverged: the loss is no longer finite.
         StepError: the student does not fit the input or the output.
     """
-    if config.steps < 1 or config.batch < 1:
-        raise StepError("distill", f"{config.steps} steps of {config.batch}", "at least one of each")
+    check(config)
     # On a CPU, convolutions of few channels take two thirds of the time in this layout.
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(student, config.optimizer, config.lr, config.weight_decay)

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta import _settings
+from dfmeta._settings import Range, within
 from dfmeta.compress._operators import Operator, bias_values, operators, with_bias, with_weights
 from dfmeta.compress._scaled_records import scaled_records
-from dfmeta.errors import DataError, StepError
+from dfmeta.errors import StepError
 from dfmeta.graph import Graph
 from dfmeta.graph.folding import without_batch_norm
 from dfmeta.records import PublishedRecords
@@ -52,7 +54,7 @@ class Config:
     """
 
     rounds: int = 10
-    limit: float = 1e3
+    limit: float = within(1e3, Range(above=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ class _Link:
     repeated: int
 
 
+def check(config: Config) -> None:
+    """Refuse settings that say nothing, with the errors of :func:`run`."""
+    _settings.check(config, "equalize")
+
+
 def run(graph: Graph, records: PublishedRecords, config: Config | None = None, watch: Watch | None = None) -> Result:
     """Equalize a graph.
 
@@ -126,8 +133,7 @@ def run(graph: Graph, records: PublishedRecords, config: Config | None = None, w
         StepError: no pair of operators with nothing but homogeneous ones between them.
     """
     config = config or Config()
-    if config.rounds < 1 or not config.limit > 1:
-        raise DataError("equalize", f"rounds {config.rounds}, limit {config.limit:g}", "at least 1, and above 1")
+    check(config)
     plain = without_batch_norm(graph)
     links = _links(plain)
     if not links:

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta import _settings
+from dfmeta._settings import Range, within
 from dfmeta.compress._factor_forms import FORMS, Form, forms, stages, uncut
 from dfmeta.compress._factor_inputs import inputs, observed
 from dfmeta.compress._factor_nodes import Stage, rewritten
@@ -34,13 +36,13 @@ from dfmeta.numerics.allocation import allocated
 from dfmeta.numerics.whitened_svd import bias_shift
 from dfmeta.records import PublishedRecords
 
-__all__ = ["FALLBACKS", "FORMS", "REQUIRES", "Config", "FactorizedOperator", "Result", "check", "run"]
+__all__ = ["FORMS", "REQUIRES", "Config", "FactorizedOperator", "Result", "check", "run"]
 
 Array = NDArray[np.float64]
 Watch = Callable[[str, int, int], None]
 
 REQUIRES = ("second-moment",)
-FALLBACKS = ("none", "plain")
+_PART = Range(above=0, below=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ class Config:
         power: of each operator's relative error in the sum that is made small: more spreads errors more evenly.
     """
 
-    params: float | None = 0.75
-    macs: float | None = None
+    params: float | None = within(0.75, _PART)
+    macs: float | None = within(None, _PART)
     forms: tuple[str, ...] = FORMS
     least_rank: int = 1
     affine: bool = True
-    damping: float | None = None
+    damping: float | None = within(None, _PART)
     keep: tuple[str, ...] = ()
     fallback: Literal["none", "plain"] = "none"
     power: float = 1.0
@@ -148,25 +150,10 @@ def run(graph: Graph, records: PublishedRecords, config: Config, watch: Watch | 
 
 def check(config: Config) -> None:
     """Refuse settings that say nothing, with the errors of :func:`run`."""
-    given = {"params": config.params, "macs": config.macs}
-    shares = {name: share for name, share in given.items() if share is not None}
-    if len(shares) != 1:
-        raise DataError("factorize", f"{len(shares)} budgets", "either params or macs")
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            raise DataError(f"factorize, {name}", f"{share:g}", "a share above 0 and below 1", "Such as 0.75.")
-    if config.least_rank < 1:
-        raise DataError("factorize, least_rank", str(config.least_rank), "1 or more")
-    if config.damping is not None and not 0 < config.damping < 1:
-        raise DataError("factorize, damping", f"{config.damping:g}", "a share above 0 and below 1")
-    if not config.power > 0:
-        raise DataError("factorize, power", f"{config.power:g}", "a number above 0")
-    _check_names(config)
-
-
-def _check_names(config: Config) -> None:
-    if config.fallback not in FALLBACKS:
-        raise UnknownName("fallback", config.fallback, FALLBACKS)
+    _settings.check(config, "factorize")
+    budgets = sum(share is not None for share in (config.params, config.macs))
+    if budgets != 1:
+        raise DataError("factorize", f"{budgets} budgets", "either params or macs")
     if not config.forms:
         raise DataError("factorize, forms", "no form", f"one or more of {', '.join(FORMS)}")
     for name in config.forms:

@@ -15,14 +15,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dfmeta import _settings
+from dfmeta._settings import Range, weight, within
 from dfmeta.compress._held_weights import Learning
 from dfmeta.compress._optimizer import Schedule, make_optimizer
 from dfmeta.compress.augment import augmented
-from dfmeta.errors import DataError, Diverged, StepError, UnknownName
+from dfmeta.errors import Diverged, StepError
 from dfmeta.graph import Graph, TorchGraph
 from dfmeta.graph.operator_inputs import operator_inputs
 
@@ -30,7 +33,6 @@ __all__ = ["REQUIRES", "Config", "Result", "check", "matched_values", "run"]
 
 REQUIRES: tuple[str, ...] = ()
 Watch = Callable[[str, int, int, float], None]
-SCHEDULES = ("one-cycle", "cosine", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,11 @@ class Config:
 
     steps: int = 500
     batch: int = 128
-    lr: float = 1e-3
-    schedule: str = "one-cycle"
-    shift: float = 0.03
+    lr: float = within(1e-3, Range(above=0, below=10))
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    shift: float = within(0.03, Range(least=0, below=1))
     flip: bool = False
-    features: float = 1.0
+    features: float = weight(1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,17 +79,7 @@ class Result:
 
 def check(config: Config) -> None:
     """Refuse settings that say nothing, with the errors of :func:`run`."""
-    for name in ("steps", "batch"):
-        if getattr(config, name) < 1:
-            raise DataError(f"finetune, {name}", str(getattr(config, name)), "1 or more")
-    if not 0 < config.lr < 10:
-        raise DataError("finetune, lr", f"{config.lr:g}", "a number above 0 and below 10")
-    if not 0 <= config.shift < 1:
-        raise DataError("finetune, shift", f"{config.shift:g}", "a share from 0 to below 1")
-    if not 0 <= config.features < float("inf"):
-        raise DataError("finetune, features", f"{config.features:g}", "a number of 0 or more")
-    if config.schedule not in SCHEDULES:
-        raise UnknownName("finetune, schedule", config.schedule, SCHEDULES)
+    _settings.check(config, "finetune")
 
 
 def run(

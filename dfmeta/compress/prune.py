@@ -19,12 +19,14 @@ from typing import Literal
 
 import numpy as np
 
+from dfmeta import _settings
+from dfmeta._settings import Range, within
 from dfmeta.compress._cutting import candidates, lost_features, lost_rows, overall, uniform
 from dfmeta.compress._operators import bias_values, with_bias, with_weights
 from dfmeta.compress._pruning_report import PrunedGroup, PrunedOperator, groups_report, operators_report
 from dfmeta.compress._repairing import Indices, Repaired, Sparsity, repaired
 from dfmeta.compress._sources import Sources
-from dfmeta.errors import DataError, StepError, UnknownName
+from dfmeta.errors import DataError, StepError
 from dfmeta.graph import Graph
 from dfmeta.graph.channels import ChannelGroup
 from dfmeta.graph.folding import without_batch_norm
@@ -36,12 +38,7 @@ Watch = Callable[[str, int, int], None]
 __all__ = ["REQUIRES", "Config", "PrunedGroup", "PrunedOperator", "Result", "check", "run", "sparsity_of"]
 
 REQUIRES = ("second-moment",)
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "groups": ("inner", "all"),
-    "widths": ("uniform", "overall"),
-    "ranking": ("surgeon", "energy"),
-    "fallback": ("none", "norms"),
-}
+_SOME = Range(above=0, most=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +65,8 @@ class Config:
             and repairs nothing.
     """
 
-    channels: float | None = None
-    macs: float | None = None
+    channels: float | None = within(None, _SOME)
+    macs: float | None = within(None, _SOME)
     sparsity: str = ""
     groups: Literal["inner", "all"] = "inner"
     widths: Literal["uniform", "overall"] = "uniform"
@@ -150,16 +147,7 @@ def sparsity_of(text: str) -> Sparsity | None:
 
 def check(config: Config) -> Sparsity | None:
     """Refuse settings that no graph could follow, with the errors of :func:`run`; the sparsity."""
-    for name, choices in _CHOICES.items():
-        if getattr(config, name) not in choices:
-            raise UnknownName(f"prune, {name}", str(getattr(config, name)), choices)
-    for name in ("channels", "macs"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value <= 1:
-            raise DataError(f"prune, {name}", f"{value:g}", "a fraction above 0 and up to 1")
-    for name in ("damping", "sparse_damping"):
-        if not 0 < getattr(config, name) < np.inf:
-            raise DataError(f"prune, {name}", f"{getattr(config, name):g}", "a number above 0")
+    _settings.check(config, "prune")
     if config.channels is not None and config.macs is not None:
         raise DataError("prune", "both channels and macs", "one of them", "One says how far to go, so does the other.")
     if config.channels is None and config.macs is None and not config.sparsity:

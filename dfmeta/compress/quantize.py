@@ -28,7 +28,7 @@ from dfmeta.compress._operators import (
     with_bias,
     with_weights,
 )
-from dfmeta.compress._quantize_settings import CHOICES, Config, Layer, check, parsed
+from dfmeta.compress._quantize_settings import CHOICES, Config, Layer, check, configured, parsed
 from dfmeta.compress._rounding import Metric, Rounded, metric, round_weight
 from dfmeta.compress._values import expected, of_operators, of_outputs
 from dfmeta.errors import StepError
@@ -38,7 +38,7 @@ from dfmeta.graph.folding import without_batch_norm
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import observed
 
-__all__ = ["CHOICES", "Config", "Layer", "Result", "parsed", "run"]
+__all__ = ["CHOICES", "Config", "Layer", "Result", "check", "configured", "parsed", "run"]
 
 REQUIRES = ("second-moment", "histogram")
 PRESET = "calibration"

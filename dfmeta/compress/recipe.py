@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dfmeta.compress._recipe_steps import KINDS, Distillation, configured
+from dfmeta import _settings
+from dfmeta.compress._recipe_steps import KINDS, Distillation
 from dfmeta.errors import DataError, UnknownName
 
 __all__ = ["STEPS", "Distillation", "Inputs", "Recipe", "Step", "common", "load", "parse"]
@@ -101,8 +102,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.steps:
             raise DataError("recipe", "no steps", f"one or more of {', '.join(STEPS)}")
-        if self.inputs.count < 1:
-            raise DataError("recipe, inputs, count", str(self.inputs.count), "1 or more")
+        _settings.check(self.inputs, "recipe, inputs")
         for step in self.steps:
             if step.name not in KINDS:
                 raise UnknownName("step", step.name, STEPS)
@@ -180,7 +180,7 @@ def _step(where: str, table: Mapping[str, object]) -> Step:
     if name not in KINDS:
         raise UnknownName(f"{where}, step", name, STEPS)
     settings = {key: value for key, value in table.items() if key != "name"}
-    return Step(name, configured(f"{where} ({name})", KINDS[name].config, settings))
+    return Step(name, _settings.from_values(KINDS[name].config(), settings, f"{where} ({name})"))
 
 
 def _inputs(where: str, table: object) -> Inputs:
@@ -190,15 +190,8 @@ def _inputs(where: str, table: object) -> Inputs:
     if not isinstance(settings, dict):
         raise DataError(f"{where}, settings", type(settings).__name__, "a table of the method's settings")
     others = {name: value for name, value in table.items() if name != "settings"}
-    hints = {"method": str, "count": int}
-    for name in others:
-        if name not in hints:
-            raise UnknownName(f"{where}, setting", name, (*hints, "settings"))
-    for name, value in others.items():
-        if type(value) is not hints[name]:
-            raise DataError(f"{where}, {name}", repr(value), "text" if name == "method" else "a whole number")
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
-    return Inputs(**others, settings=texts)
+    return replace(_settings.from_values(Inputs(), others, where), settings=texts)
 
 
 def common(
@@ -233,5 +226,5 @@ def common(
     rounded: list[tuple[str, dict[str, object]]] = [("quantize", {"bits": bits})] if bits is not None else []
     before = prune is not None or factorize is not None
     chosen += tuned + rounded if before else rounded + tuned
-    steps = tuple(Step(name, configured(f"--{name}", KINDS[name].config, given)) for name, given in chosen)
+    steps = tuple(Step(name, _settings.from_values(KINDS[name].config(), given, f"--{name}")) for name, given in chosen)
     return Recipe(steps, inputs or Inputs())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import safetensors
 
+from dfmeta.data.archives import ZIP_DAMAGE
 from dfmeta.data.columns import UNNAMED, Array, ArrayColumn, Column, Content, integer_labels
 from dfmeta.errors import DataError
 
@@ -25,12 +24,13 @@ def open_npz(path: Path, split: str | None) -> Content:
         DataError: not a readable ``.npz``, no such split, object arrays, or malformed inputs or labels.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise DataError(str(path), "a single .npy array", "a .npz of named arrays", "Use numpy.savez.")
-        with loaded as archive:
+        # Of a path, numpy leaves the file open where the archive is damaged.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(str(path), "a single .npy array", "a .npz of named arrays", "Use numpy.savez.")
             return _content(path, split, archive.files, lambda key: _npz_member(archive, key, path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ZIP_DAMAGE as error:
         raise DataError(str(path), f"an unreadable file ({error})", "a .npz", _WRITE_AGAIN) from error
 
 
@@ -38,7 +38,7 @@ def _npz_member(archive: Mapping[str, Array], key: str, path: Path) -> Array:
     try:
         return archive[key]
     # A MemoryError is a header that announces more than there is.
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except (*ZIP_DAMAGE, MemoryError) as error:
         found, fix = f"a damaged array ({error})", _WRITE_AGAIN
         if "allow_pickle" in str(error):
             found = "an array of Python objects"

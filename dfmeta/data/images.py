@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import stat
 import struct
@@ -19,6 +18,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta.data.archives import ZIP_DAMAGE
 from dfmeta.data.columns import UNNAMED, Array, Content
 from dfmeta.errors import DataError, MissingExtra
 
@@ -50,18 +50,6 @@ _DAMAGE = (
     ArithmeticError,
     struct.error,
     zlib.error,
-)
-# What zipfile raises on a damaged archive or member. RuntimeError is for what it cannot read at all (a later version
-# of the format, patched data, strong encryption), ValueError for names that are not the text they claim to be.
-_ZIP_DAMAGE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
 )
 
 Read = Callable[[str], bytes]
@@ -190,7 +178,7 @@ def open_zip(path: Path, split: str | None) -> Content:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except _ZIP_DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise DataError(str(path), f"an unreadable file ({error})", "a .zip", "Download it again.") from error
     files = [member for member in archive.infolist() if not member.is_dir()]
     members = {member.filename: member for member in files}
@@ -222,7 +210,7 @@ def _read_member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
     try:
         # zipfile stops at the declared size, which is under the cap, and checks the CRC there.
         return archive.read(name)
-    except _ZIP_DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{path}, {name}", f"a damaged member ({error})", "an image", "Pack it again.") from error
 
 

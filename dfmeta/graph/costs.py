@@ -37,7 +37,7 @@ def costs(graph: Graph) -> Costs:
     Raises:
         GraphError: a counted node whose shapes inference does not know.
     """
-    total = sum(_macs(graph, node, index) for index, node in enumerate(graph.model.graph.node))
+    total = sum(node_macs(graph, node, index) for index, node in enumerate(graph.model.graph.node))
     batch = {value.shape[0] for value in graph.inputs if value.shape}
     items = next(iter(batch)) if len(batch) == 1 else 1
     per_item = total // items if isinstance(items, int) and items > 0 else total
@@ -57,7 +57,17 @@ _OPERANDS = {
 }
 
 
-def _macs(graph: Graph, node: onnx.NodeProto, index: int) -> int:
+def node_macs(graph: Graph, node: onnx.NodeProto, index: int) -> int:
+    """Multiply-accumulates of one node, a static batch included; 0 for operators that are not counted.
+
+    Args:
+        graph: with inferred shapes; a free axis counts as 1.
+        node: of it.
+        index: its place, for messages.
+
+    Raises:
+        GraphError: as :func:`costs`.
+    """
     if node.op_type not in _OPERANDS:
         return 0
     data, weight = (_sizes(graph, node.input[place], node, index) for place in _OPERANDS[node.op_type])

@@ -42,6 +42,11 @@ class OperatorInput:
     groups: int = 1
     left_out: str = ""
 
+    @property
+    def taps(self) -> int:
+        """Positions of its kernel, each of which reads every channel as a feature of its own; 1 without a window."""
+        return 1 if self.window is None else math.prod(self.window.kernel)
+
 
 def operator_inputs(graph: Graph) -> tuple[OperatorInput, ...]:
     """Inputs of every Conv, ConvTranspose, Gemm and MatMul with one constant operand, in the graph's own order.

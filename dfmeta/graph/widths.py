@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfmeta.graph.channels import Member
-from dfmeta.graph.costs import _macs
+from dfmeta.graph.costs import node_macs
 from dfmeta.graph.load import Graph
 
 
@@ -49,5 +49,5 @@ def macs_per_element(graph: Graph) -> Mapping[str, float]:
             continue
         for name in node.input[:2]:
             if name in graph.initializers:
-                found[name] += _macs(graph, node, index)
+                found[name] += node_macs(graph, node, index)
     return {name: macs / graph.initializers[name].size for name, macs in found.items()}

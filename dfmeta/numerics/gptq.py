@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta.numerics import damping as ridge
+
 Array = NDArray[np.float64]
 Codes = NDArray[np.int8]
 Indices = NDArray[np.int64]
@@ -23,8 +25,6 @@ Indices = NDArray[np.int64]
 DAMPING = 0.01
 # Columns that are gathered at once, and those that are rounded one by one.
 _BLOCK, _FEW = 64, 8
-# What damping is raised to where a factorisation fails without any, and by what factor from then on.
-_FIRST_DAMPING, _RAISED, _MOST = 1e-6, 10.0, 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,32 +76,15 @@ def factorised(moment: Array, damping: float = DAMPING, *, ordered: bool = True)
     order = _order(diagonal) if ordered else np.arange(len(moment))
     turned = order[::-1].copy()
     arranged = moment[np.ix_(turned, turned)]
-    mean = float(np.abs(diagonal).mean()) if len(moment) else 0.0
-    while True:
-        found = _lower(arranged, damping * mean if mean > 0 else 1.0)
-        if found is not None:
-            return Factor(turned, found, damping)
-        damping = max(damping * _RAISED, _FIRST_DAMPING)
-        if damping > _MOST:
-            raise ValueError(f"a second moment that is not positive definite with {damping:g} times its mean diagonal")
+    # A moment of nothing but zeros is damped as if it were the identity.
+    found = ridge.factorised(arranged, damping, ridge.unit(moment))
+    return Factor(turned, found.lower, found.damping)
 
 
 def _order(energies: Array) -> Indices:
     """Falling; energies that are equal but for rounding, to four digits of the largest, by rising place."""
     largest = float(energies.max(initial=0.0)) or 1.0
     return np.argsort(-np.round(energies / largest, 4), kind="stable")
-
-
-def _lower(moment: Array, ridge: float) -> Array | None:
-    """L of ``moment + ridge = L L^T``; None where that is not positive definite."""
-    damped = moment.copy()
-    damped.flat[:: len(damped) + 1] += ridge
-    try:
-        found = np.asarray(np.linalg.cholesky(damped), np.float64)
-    except np.linalg.LinAlgError:
-        return None
-    scale = np.diagonal(found)
-    return found if bool(np.isfinite(scale).all() and (scale > 0).all()) else None
 
 
 def rounded(weight: Array, factor: Factor, scales: Array, low: int, high: int) -> Codes:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta.numerics.damping import require_moment, ridged, unit
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -213,13 +215,10 @@ def eliminated(
 
 
 def _damped(moment: Array, damping: float) -> Array:
-    scale = float(np.diagonal(moment).mean()) or 1.0
-    found: Array = moment + damping * scale * np.eye(len(moment))
-    return found
+    return ridged(moment, damping * unit(moment))
 
 
 def _check(weight: Array, moment: Array, damping: float) -> None:
     if weight.ndim != 2 or moment.shape != (weight.shape[1], weight.shape[1]):
         raise ValueError(f"a moment of shape {moment.shape} for a weight of shape {weight.shape}")
-    if not damping > 0 or not np.isfinite(moment).all() or float(np.diagonal(moment).min(initial=0.0)) < 0:
-        raise ValueError(f"damping {damping:g} and a moment that is not one")
+    require_moment(moment, damping)

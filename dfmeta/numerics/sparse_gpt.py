@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dfmeta.numerics.whitened_svd import damped
+from dfmeta.numerics.damping import damped
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dfmeta.numerics.whitened_svd import DAMPING, damped
+from dfmeta.numerics.damping import DAMPING, damped
 
 Array = NDArray[np.float64]
 

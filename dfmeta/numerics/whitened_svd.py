@@ -18,24 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dfmeta.numerics.damping import DAMPING, damped
+
 Array = NDArray[np.float64]
-
-DAMPING = 1e-6
-# From the default this is far beyond the identity itself; only numbers that are no moment at all need more.
-_TRIES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Damped:
-    """A moment with what was added to make it positive definite.
-
-    Attributes:
-        moment: ``[d, d]``.
-        damping: what was added to the diagonal, in units of its mean; of 1 where that is 0.
-    """
-
-    moment: Array
-    damping: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +31,7 @@ class WhitenedSvd:
         weight: ``[o, d]``, as given.
         basis: ``[o, k]`` orthonormal columns, k = min(o, d): directions of the output, that of most energy first.
         energies: ``[k]`` E of the squared output along each, by the moment as it was given.
-        damping: that was needed, see :class:`Damped`.
+        damping: that was needed, see :func:`dfmeta.numerics.damping.damped`.
     """
 
     weight: Array
@@ -98,31 +83,6 @@ def whitened_svd(weight: Array, moment: Array, damping: float = DAMPING) -> Whit
     if not energies.sum() > 0:
         energies = np.einsum("kd,kd->k", turned @ whole.moment, turned)
     return WhitenedSvd(weight, basis, energies.clip(min=0.0), whole.damping)
-
-
-def damped(moment: Array, damping: float = DAMPING) -> Damped:
-    """Add to a moment's diagonal until a Cholesky factorisation goes through.
-
-    Args:
-        moment: ``[d, d]``, symmetric.
-        damping: the least, in units of the mean of its diagonal, above 0; ten times as much at each further try.
-
-    Raises:
-        ValueError: numbers that are no second moment.
-    """
-    diagonal = np.diagonal(moment)
-    if not damping > 0 or not np.isfinite(moment).all() or float(diagonal.min(initial=0.0)) < 0:
-        raise ValueError(f"damping {damping:g} and a moment that is not one")
-    scale = float(diagonal.mean()) or 1.0
-    for _ in range(_TRIES):
-        found = moment + damping * scale * np.eye(len(moment))
-        try:
-            np.linalg.cholesky(found)
-        except np.linalg.LinAlgError:
-            damping *= 10
-        else:
-            return Damped(found, damping)
-    raise ValueError(f"a moment that {damping / 10:g} of its own diagonal does not make positive")
 
 
 def centred(moment: Array, mean: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os.path
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfmeta import __version__
 from dfmeta.bundle import write_file
 from dfmeta.errors import ExportError, OutputExists
 from dfmeta.export import with_provenance
@@ -107,16 +105,6 @@ def open_source(bundle: str | Path, out: str | Path) -> Source:
     return Source(Path(bundle), opened, PublishedRecords.read(opened.bundle))
 
 
-def provenance(source: Source, recipe: Mapping[str, object]) -> dict[str, str]:
-    """What the metadata of a model says of where it comes from."""
-    return {
-        "dfmeta.source_manifest_sha256": source.opened.bundle.identity,
-        "dfmeta.source_bundle_id": source.opened.bundle.manifest.bundle.id,
-        "dfmeta.recipe": json.dumps(recipe, sort_keys=True),
-        "dfmeta.tool": f"dfmeta {__version__}",
-    }
-
-
 def finish(
     source: Source,
     graph: Graph,
@@ -147,7 +135,7 @@ def finish(
     Raises:
         ExportError: numbers that are not finite, or runtimes that disagree; nothing is written.
     """
-    notes = provenance(source, recipe)
+    notes = source.opened.provenance(recipe)
     checked = with_provenance(graph, notes)
     require_finite(checked)
     require_same(checked, source, tolerance)

@@ -19,7 +19,7 @@ from dfmeta.data import feed, fitted_input, open_data
 from dfmeta.export import with_provenance
 from dfmeta.graph import Costs, costs
 from dfmeta.pipeline import _step_of_recipe
-from dfmeta.pipeline.closed_form import Progress, Source, open_source, provenance, stages
+from dfmeta.pipeline.closed_form import Progress, Source, open_source, stages
 from dfmeta.pipeline.consume import chosen_method, synthesise
 from dfmeta.pipeline.evaluation import Evaluation
 
@@ -161,7 +161,7 @@ class _Run:
     ) -> None:
         self._source, self._inputs = source, inputs
         self._seed, self._device, self._progress = seed, device, progress
-        self._notes = provenance(source, recipe.as_dict())
+        self._notes = source.opened.provenance(recipe.as_dict())
         self.state, self.graph = State(source.graph, source.records), source.graph
         self.done: list[StepDone] = []
         self.measured: Evaluation | None = None

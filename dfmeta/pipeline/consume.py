@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os.path
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dfmeta import __version__, synthesis
+from dfmeta import synthesis
 from dfmeta.bundle import Bundle, write_file, write_safetensors
 from dfmeta.compress import distill as distillation
 from dfmeta.errors import DataError, Diverged, MethodInput, OutputExists
@@ -194,6 +193,7 @@ def distill(
     opened = open_release(bundle)
     method = chosen_method(opened.bundle.manifest, method, data)
     config = config or training_config(method)
+    distillation.check(config)
     task = make_task(opened.bundle, opened.graph, seed, device)
     network = synthesising.new_student(student, opened, task, seed)
     made = synthesising.begin(task, opened, method, settings=settings, student=network, data=data)
@@ -275,12 +275,7 @@ def _export(network: nn.Module, opened: Opened, task: Task, recipe: Mapping[str,
         network.cpu().eval(),
         opened.bundle.manifest.model.inputs[0],
         task.output_name,
-        provenance={
-            "dfmeta.source_manifest_sha256": opened.bundle.identity,
-            "dfmeta.source_bundle_id": opened.bundle.manifest.bundle.id,
-            "dfmeta.recipe": json.dumps(recipe, sort_keys=True),
-            "dfmeta.tool": f"dfmeta {__version__}",
-        },
+        provenance=opened.provenance(recipe),
         dynamic_batch=dynamic_batch,
     )
 

@@ -99,8 +99,10 @@ def convert_to(
         raise UnknownName("naming", naming, NAMINGS)
     if to != "imatrix" and (names is not None or naming != "graph"):
         raise DataError(f"--to {to}", "names of weights", "none", "Only an imatrix is written under other names.")
+    config = config or step.Config()
+    step.check(config)
     source = open_source(bundle, out)
-    settings = _Settings(config or step.Config(), naming, names, Path(out).suffix == ".dat")
+    settings = _Settings(config, naming, names, Path(out).suffix == ".dat")
     made = WRITERS[to](source, settings)
     write_file(out, made.raw)
     identity = source.opened.bundle.identity

@@ -23,7 +23,7 @@ from dfmeta.errors import MissingExtra, OutputExists, StepError
 from dfmeta.graph import Graph
 from dfmeta.graph.export_torch import export_module
 from dfmeta.pipeline.check import validate
-from dfmeta.pipeline.evaluation import Evaluation, evaluate
+from dfmeta.pipeline.evaluation import evaluate
 from dfmeta.pipeline.recording import record
 from dfmeta.pipeline.release import Release
 from dfmeta.report import ModelRow, save_digits_picture
@@ -164,10 +164,9 @@ def _train(images: Tensor, labels: Tensor, epochs: int, seed: int, report: Progr
 def _students(out: Path, bundle: Path, seed: int, quick: bool, report: Progress) -> dict[str, Path]:
     """Each student comes out of a process that is told of nothing but the bundle; the last also of the real data."""
     common = ["--seed", str(seed), "--json"]
-    settings = ["--set", "iterations=30", "--set", "pool=1000"] if quick else ["--set", "iterations=150"]
     synthetic = out / SYNTHETIC
-    made = ["--method", "matched-generator", "--count", "1000" if quick else "20000", *settings]
-    _run("synthetic digits", ["reconstruct", str(bundle), "--out", str(synthetic), *made, *common], report)
+    made = ["--out", str(synthetic), "--count", "1000" if quick else "20000"]
+    _run("synthetic digits", ["reconstruct", str(bundle), *made, *common], report)
     students = {}
     for name, file, source in (
         ("student from the bundle", "student.onnx", ["--data", str(synthetic)]),
@@ -203,12 +202,8 @@ def _rows(bundle: Path, students: dict[str, Path]) -> tuple[ModelRow, ...]:
     first = next(iter(found.values()))
     assert first.teacher_accuracy is not None and first.teacher_costs is not None  # noqa: S101, PT018
     rows = [ModelRow.of("teacher", first.teacher_costs, first.teacher_accuracy)]
-    return (*rows, *(_row(name, evaluation) for name, evaluation in found.items()))
-
-
-def _row(name: str, found: Evaluation) -> ModelRow:
-    assert found.accuracy is not None  # noqa: S101 - digits have labels
-    return ModelRow.of(name, found.costs, found.accuracy, found.agreement)
+    rows += [ModelRow.of(name, one.costs, one.accuracy, one.agreement) for name, one in found.items()]
+    return tuple(rows)
 
 
 def _picture(out: Path, images: Tensor, labels: Tensor) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfmeta import __version__
 from dfmeta.bundle import Bundle
 from dfmeta.errors import IntegrityError, SchemaError
 from dfmeta.graph import Graph
@@ -23,6 +26,19 @@ class Opened:
 
     bundle: Bundle
     graph: Graph
+
+    def provenance(self, recipe: Mapping[str, object]) -> dict[str, str]:
+        """What the metadata of a model made from it says of where it comes from.
+
+        Args:
+            recipe: what was asked for, in JSON types.
+        """
+        return {
+            "dfmeta.source_manifest_sha256": self.bundle.identity,
+            "dfmeta.source_bundle_id": self.bundle.manifest.bundle.id,
+            "dfmeta.recipe": json.dumps(recipe, sort_keys=True),
+            "dfmeta.tool": f"dfmeta {__version__}",
+        }
 
 
 def open_release(path: str | Path) -> Opened:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dfmeta.data.archives import ZIP_DAMAGE
 from dfmeta.errors import DataError
 from dfmeta.records._foreign_bytes import FILE_LIMIT, read_bytes
 
@@ -74,7 +75,7 @@ def read(path: str | Path) -> dict[str, np.ndarray | int | float | str | bool | 
     where, raw = str(path), read_bytes(path, FILE_LIMIT)
     try:
         archive = zipfile.ZipFile(io.BytesIO(raw))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError):
+    except ZIP_DAMAGE:
         found = "a file that is no zip archive, and so a bare pickle or something else"
         raise DataError(where, found, "a .pt file of torch 1.6 or later", _SAVE) from None
     with archive:
@@ -118,7 +119,7 @@ def _bytes(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: 
     try:
         with archive.open(members[name]) as file:
             return file.read(members[name].file_size)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{where}: {name!r}", f"broken bytes ({error})", "whole ones", "Fetch it again.") from None
 
 

@@ -8,7 +8,6 @@ fitted beside the weights: from exact moments that gained nothing, and the means
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -155,9 +154,8 @@ def _reading(state: Narrowing, member: Member, group: ChannelGroup) -> _Reading:
     entries = [entry for entry in operator_inputs(state.graph) if entry.weight == member.tensor]
     found, taps = None, 1
     if len(entries) == 1 and member.role == "consumer" and entries[0].groups == 1:
-        width = math.prod(array.shape[2:]) if entries[0].window is not None else 1
-        found = state.moment(entries[0], array.shape[member.axis] * width)
-        taps = width if found is not None else 1
+        found = state.moment(entries[0], array.shape[member.axis] * entries[0].taps)
+        taps = entries[0].taps if found is not None else 1
     if taps > 1:
         weight = array.reshape(len(array), -1)
     else:

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import Field, fields
 from types import ModuleType
 from typing import Any
 
+from dfmeta import _settings
 from dfmeta._catalog import SYNTHESIS
-from dfmeta.errors import DataError, MethodInput, UnknownName
+from dfmeta.errors import MethodInput, UnknownName
 from dfmeta.synthesis._contract import Synthesis, Task
 from dfmeta.synthesis._student_view import answered
 
-__all__ = ["Synthesis", "Task", "answered", "build", "configure", "names", "other_data", "training", "uses"]
+__all__ = ["Synthesis", "Task", "answered", "build", "names", "other_data", "training", "uses"]
 
 
 def names() -> tuple[str, ...]:
@@ -40,13 +39,13 @@ def build(method: str, task: Task, settings: Mapping[str, str] | None = None) ->
         UnknownName: no such method, variant or setting.
         StepError: the records that it needs are not there.
         MethodInput: the student or the data that it needs is not there.
-        DataError: a setting that is not a number of its type.
+        DataError: a setting that is not a number of its type, or one out of range (:mod:`dfmeta._settings`).
     """
     module, variant = _find(method)
     for need, given in (("student", task.student), ("data", task.data)):
         if need in uses(method) and given is None:
             raise MethodInput(f"method {method!r}", f"no {need}", f"one to work with (--{need})")
-    config = configure(module.Config, settings or {}, method)
+    config = _settings.from_text(module.Config(), settings or {}, method)
     made: Synthesis = module.build(task, config, variant) if variant else module.build(task, config)
     return made
 
@@ -82,37 +81,3 @@ def _find(method: str) -> tuple[ModuleType, str]:
     if module is None or (variant not in variants if variants else variant):
         raise UnknownName("synthesis method", method, names())
     return module, variant
-
-
-def configure(config: type[Any], settings: Mapping[str, str], where: str) -> Any:
-    """An instance of a ``Config`` dataclass with some fields given as text.
-
-    Raises:
-        UnknownName: a field that it does not have.
-        DataError: text that is not a number of the field's type, or one outside its range: above 0, unless the
-            field says otherwise (see :func:`dfmeta.synthesis._contract.share`).
-    """
-    known = {entry.name: entry for entry in fields(config)}
-    values: dict[str, Any] = {}
-    for key, text in settings.items():
-        if key not in known:
-            raise UnknownName(f"setting of {where}", key, known)
-        values[key] = _number(known[key], text, f"{where}, {key}")
-    return config(**values)
-
-
-def _number(entry: Field[Any], text: str, where: str) -> float:
-    number = int if isinstance(entry.default, int) else float
-    try:
-        value = number(text)
-    except ValueError as error:
-        raise DataError(where, repr(text), f"a number ({number.__name__})") from error
-    if entry.metadata.get("share"):
-        if not 0 <= value <= 1:
-            raise DataError(where, text, "a share from 0 to 1")
-    elif entry.metadata.get("weight"):
-        if not 0 <= value < math.inf:
-            raise DataError(where, text, "a finite number of 0 or more")
-    elif not 0 < value < math.inf:
-        raise DataError(where, text, "a finite number above 0")
-    return value

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dfmeta.graph import TorchGraph
 from dfmeta.records import PublishedRecords, Statistic
-
-
-def share(default: float) -> Any:
-    """A field of a ``Config`` that is a share, from 0 to 1. Others are above 0."""
-    return field(default=default, metadata={"share": True})
-
-
-def weight(default: float) -> Any:
-    """A field of a ``Config`` that is a number of 0 or more: 0 leaves out what it weighs."""
-    return field(default=default, metadata={"weight": True})
 
 
 @dataclass(frozen=True, slots=True)

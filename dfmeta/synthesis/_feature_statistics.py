@@ -24,6 +24,9 @@ from dfmeta.records import Statistic, feature_vectors
 from dfmeta.records.samples import Features
 from dfmeta.synthesis._contract import Task
 
+# Features that hardly vary in the data, such as a dead corner, count as if they varied by this share of the mean.
+LEAST_VARIANCE = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureStatistics:
@@ -44,13 +47,27 @@ class FeatureStatistics:
 
     def distance(self, values: Mapping[str, Tensor]) -> Tensor:
         """Norm of the means' difference plus norm of the variances', neither squared (arXiv:1912.08795, eq. 4)."""
-        value = values[self.value]
-        groups = torch.zeros(len(value), dtype=torch.int64, device=value.device)
-        rows, _ = feature_vectors(value, groups, self.features, self.feature_axis)
+        rows = self._rows(values)
         off = rows.mean(0) - self.mean
         spread = rows.var(0, unbiased=False) - self.variance
         distance: Tensor = torch.linalg.vector_norm(off) + torch.linalg.vector_norm(spread)
         return distance
+
+    def relative_distance(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Mean over the features of the squared differences of mean and of deviation, in units of the variance."""
+        rows = self._rows(values)
+        unit = self.variance + LEAST_VARIANCE * self.variance.mean() + 1e-12
+        # A deviation has no derivative at 0.
+        deviation = (rows.var(0, unbiased=False) + 1e-6 * unit).sqrt()
+        mean_off = (rows.mean(0) - self.mean).square() / unit
+        distance: Tensor = (mean_off + (deviation - self.variance.sqrt()).square() / unit).mean()
+        return distance
+
+    def _rows(self, values: Mapping[str, Tensor]) -> Tensor:
+        """``[n, d]`` its features in a batch."""
+        value = values[self.value]
+        groups = torch.zeros(len(value), dtype=torch.int64, device=value.device)
+        return feature_vectors(value, groups, self.features, self.feature_axis)[0]
 
 
 def feature_statistics(task: Task) -> tuple[FeatureStatistics, ...]:

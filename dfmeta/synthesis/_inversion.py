@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfmeta._settings import share
 from dfmeta.errors import DataError
-from dfmeta.synthesis._contract import Task, share
+from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._feature_statistics import feature_statistics
 from dfmeta.synthesis._finite import finite_loss
 

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from dfmeta._catalog import KINDS
+from dfmeta._settings import share
 from dfmeta.errors import StepError
 from dfmeta.records import Statistic
-from dfmeta.synthesis._contract import Task, share
+from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._gaussians import ClassGaussians
 
 # Values that the map of values is built from: at most so many, whatever the input's size.

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfmeta._settings import weight
 from dfmeta.errors import Diverged, StepError
 from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._kegnet_networks import decoder_network, generator_network
@@ -71,7 +72,7 @@ class Config:
     hidden: int = 120
     layers: int = 1
     alpha: float = 1.0
-    beta: float = 0.0
+    beta: float = weight(0.0)
 
 
 class KegNet:

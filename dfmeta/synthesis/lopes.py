@@ -44,7 +44,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfmeta.synthesis._contract import Task, share
+from dfmeta._settings import share
+from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._descent import descend
 from dfmeta.synthesis._dropped_units import DroppedUnits
 from dfmeta.synthesis._lopes_goals import Goals

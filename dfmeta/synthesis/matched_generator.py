@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfmeta._settings import share
 from dfmeta.errors import StepError
 from dfmeta.records import Statistic
-from dfmeta.synthesis._contract import Task, share
+from dfmeta.synthesis._contract import Task
 from dfmeta.synthesis._generators import Generator
 
 POOL_BYTES = 512_000_000

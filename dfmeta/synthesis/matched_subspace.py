@@ -22,15 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfmeta.records import feature_vectors
+from dfmeta._settings import share, weight
 from dfmeta.synthesis import class_subspace
-from dfmeta.synthesis._contract import Task, share, weight
-from dfmeta.synthesis._feature_statistics import FeatureStatistics, feature_statistics
+from dfmeta.synthesis._contract import Task
+from dfmeta.synthesis._feature_statistics import feature_statistics
 from dfmeta.synthesis._finite import finite_loss
 
 TRAINING = {"steps": 2000, "lr": 2e-3, "hints": 5.0}
-# Features that hardly vary in the data, such as a dead corner, count as if they varied by this share of the mean.
-LEAST_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +125,7 @@ class MatchedSubspace:
         return self._task.values(inputs, [*names])
 
     def _distance(self, values: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([relative_distance(entry, values[entry.value]) for entry in self._statistics]).mean()
-
-
-def relative_distance(known: FeatureStatistics, value: Tensor) -> Tensor:
-    """Mean over the features of the squared differences of mean and of deviation, in units of the known variance."""
-    groups = torch.zeros(len(value), dtype=torch.int64, device=value.device)
-    rows, _ = feature_vectors(value, groups, known.features, known.feature_axis)
-    unit = known.variance + LEAST_VARIANCE * known.variance.mean() + 1e-12
-    # A deviation has no derivative at 0.
-    deviation = (rows.var(0, unbiased=False) + 1e-6 * unit).sqrt()
-    mean_off = (rows.mean(0) - known.mean).square() / unit
-    distance: Tensor = (mean_off + (deviation - known.variance.sqrt()).square() / unit).mean()
-    return distance
+        return torch.stack([entry.relative_distance(values) for entry in self._statistics]).mean()
 
 
 def _anything(task: Task) -> bool:

@@ -443,7 +443,7 @@ def test_a_moment_of_low_rank_is_damped_and_told(build_graph: Build, records_of_
         ({"macs": 0.5}, DataError, "found 2 budgets, expected either"),
         ({"least_rank": 0}, DataError, "least_rank: found 0, expected 1 or more"),
         ({"damping": 0.0}, DataError, "damping: found 0, expected a share above 0 and below 1"),
-        ({"power": 0.0}, DataError, "power: found 0, expected a number above 0"),
+        ({"power": 0.0}, DataError, "power: found 0, expected a finite number above 0"),
         ({"forms": ("svd", "tuckr")}, UnknownName, "Did you mean 'tucker'"),
         ({"forms": ()}, DataError, "no form, expected one or more"),
         ({"fallback": "nearest"}, UnknownName, "expected one of none, plain"),

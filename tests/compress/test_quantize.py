@@ -16,8 +16,7 @@ from dfmeta.compress import quantize
 from dfmeta.compress._bit_budget import spend
 from dfmeta.compress._ends import first_and_last
 from dfmeta.compress._operators import operators
-from dfmeta.compress._settings import configured
-from dfmeta.compress.quantize import Config, run
+from dfmeta.compress.quantize import Config, configured, run
 from dfmeta.errors import DataError, DfmetaError, ExportError, StepError, UnknownName
 from dfmeta.export.matmul_nbits import matmul_nbits_model
 from dfmeta.export.qoperator import integer_graph
@@ -350,7 +349,16 @@ def test_bits_out_of_range_are_refused(bits: str, network: Graph, records: Publi
 
 
 @pytest.mark.parametrize(
-    "changes", [{"first_last_bits": 1}, {"first_last_bits": 9}, {"damping": -1.0}, {"budget_bytes": 0}], ids=str
+    "changes",
+    [
+        {"first_last_bits": 1},
+        {"first_last_bits": 9},
+        {"damping": -1.0},
+        {"budget_bytes": 0},
+        {"percentile": 50.0},
+        {"percentile": float("nan")},
+    ],
+    ids=str,
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], network: Graph, records: PublishedRecords) -> None:
     with pytest.raises(DataError):
@@ -434,12 +442,22 @@ def test_settings_as_text() -> None:
         ({"fallback": "gptq"}, UnknownName),
         ({"int4": "no"}, DataError),
         ({"damping": "much"}, DataError),
+        ({"damping": "-1"}, DataError),
+        ({"percentile": "40"}, DataError),
         ({"budget_bytes": "1.5"}, DataError),
     ],
 )
 def test_wrong_settings_are_refused(given: dict[str, str], error_type: type[DfmetaError]) -> None:
     with pytest.raises(error_type):
         configured(Config(), given)
+
+
+@pytest.mark.parametrize("name", ["rounding", "scales", "centre", "ranges", "values", "budget_of", "fallback"])
+def test_an_unknown_choice_is_refused_whoever_gives_it(name: str, network: Graph, records: PublishedRecords) -> None:
+    with pytest.raises(UnknownName, match=f"quantize, {name}: found 'some', expected one of"):
+        run(network, records, Config(**{name: "some"}))  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match=f"quantize, {name}: found 'some', expected one of"):
+        configured(Config(), {name: "some"})
 
 
 def test_the_same_records_give_the_same_bytes(network: Graph, records: PublishedRecords) -> None:

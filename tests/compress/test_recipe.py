@@ -110,7 +110,7 @@ def step(**given: object) -> Mapping[str, object]:
         (step(name="prun", channels=0.5), UnknownName, "Did you mean 'prune'"),
         (step(name="prune", chanels=0.5), UnknownName, r"step 1 \(prune\), setting: .*Did you mean 'channels'"),
         (step(name="prune"), DataError, "nothing to do"),
-        (step(name="prune", channels=1.5), DataError, "a fraction above 0 and up to 1"),
+        (step(name="prune", channels=1.5), DataError, "a share above 0 and up to 1"),
         (step(name="prune", channels="half"), DataError, r"'half' \(str\), expected a number"),
         (step(name="prune", channels=True), DataError, r"True \(bool\), expected a number"),
         (step(name="prune", channels=0.5, affine=1), DataError, "true or false"),

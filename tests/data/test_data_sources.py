@@ -187,6 +187,24 @@ def test_npz_with_a_damaged_member(npz: Npz) -> None:
         open_data(spec)
 
 
+@pytest.mark.parametrize(
+    ("offset", "new", "said"),
+    [
+        (6, b"\xff\0", "an unreadable file .*zip file version"),
+        (8, b"\x20\0", "x: found a damaged array .*patched data"),
+    ],
+    ids=["version", "patched"],
+)
+def test_npz_that_zip_cannot_read(npz: Npz, offset: int, new: bytes, said: str) -> None:
+    spec = npz(x=np.zeros((100, 10), np.float32))
+    data = bytearray(Path(spec).read_bytes())
+    place = data.index(b"PK\x01\x02") + offset
+    data[place : place + len(new)] = new
+    Path(spec).write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        open_data(spec)
+
+
 def test_npz_member_that_announces_too_much(tmp_path: Path) -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2305843009213693, 1)}\n"
     path = tmp_path / "set.npz"

@@ -44,6 +44,7 @@ def test_automatic_padding_is_resolved(mode: str, before: int, after: int, build
     graph = build_graph([node], {"x": f(1, 2, 8)}, ["y"], 18, {"w": f(4, 2, 3)})
     [found] = operator_inputs(graph)
     assert found.window == Window((3,), (2,), (1,), (before,), (after,))
+    assert found.taps == 3
 
 
 def test_attention_reads_one_value_several_times(build_graph: Build) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfmeta.numerics.damping import damped
 from dfmeta.numerics.sparse_gpt import inverse_factor, sparsified
-from dfmeta.numerics.whitened_svd import damped
 
 DAMPING = 1e-2
 

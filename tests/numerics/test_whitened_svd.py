@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfmeta.numerics.whitened_svd import bias_shift, centred, damped, energy, relative_error, whitened_svd
+from dfmeta.numerics.damping import damped
+from dfmeta.numerics.whitened_svd import bias_shift, centred, energy, relative_error, whitened_svd
 
 TINY = 1e-13
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))

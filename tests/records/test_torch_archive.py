@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfmeta.data.archives import ZIP_DAMAGE
 from dfmeta.errors import DataError
 from dfmeta.records import torch_archive
 
@@ -170,6 +171,59 @@ def test_other_archives(tmp_path: Path) -> None:
             archive.writestr("x/data.pkl", b"b")
     path.write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="twice"):
+        torch_archive.read(path)
+
+
+CENTRAL = b"PK\x01\x02"
+
+
+def patched(path: Path, *changes: tuple[int, bytes]) -> Path:
+    """The archive with other bytes in the first entry of its list of members."""
+    raw = bytearray(path.read_bytes())
+    for offset, new in changes:
+        place = raw.index(CENTRAL) + offset
+        raw[place : place + len(new)] = new
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([(6, b"\xff\0")], "no zip archive"),
+        ([(9, b"\x08"), (46, b"\xff")], "no zip archive"),
+        ([(8, b"\x20\0")], "broken bytes .*patched data"),
+        ([(8, b"\x40\0")], "broken bytes .*strong encryption"),
+        ([(16, b"\xff" * 4)], "broken bytes .*CRC"),
+    ],
+    ids=["version", "name", "patched", "encrypted", "sum"],
+)
+def test_an_archive_that_zip_cannot_read(changes: list[tuple[int, bytes]], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02}.")
+    assert torch_archive.read(path) == {}
+    with pytest.raises(DataError, match=said):
+        torch_archive.read(patched(path, *changes))
+
+
+@pytest.mark.parametrize("damage", ZIP_DAMAGE, ids=lambda damage: damage.__name__)
+def test_whatever_zipfile_raises_is_told(
+    damage: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which error a damaged archive gives depends on the release of Python."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise damage("what is wrong")
+
+    path = saved(tmp_path / "a.pt", {"a": torch.zeros(1)})
+    with monkeypatch.context() as changed:
+        changed.setattr(zipfile.ZipFile, "open", broken)
+        with pytest.raises(DataError, match=r"data\.pkl.*broken bytes \(what is wrong\)|byteorder.*what is wrong"):
+            torch_archive.read(path)
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", broken)
+    monkeypatch.setattr(zipfile.ZipFile, "__del__", lambda self: None)
+    with pytest.raises(DataError, match="no zip archive"):
         torch_archive.read(path)
 
 

@@ -208,7 +208,7 @@ def test_a_share_lies_between_0_and_1(image_task, text, valid):
         build("matched-generator", given, {"start": text, "past": text})
         return
     for setting in ("start", "past"):
-        with pytest.raises(DataError, match="a share from 0 to 1"):
+        with pytest.raises(DataError, match="a share of 0 or more and up to 1"):
             build("matched-generator", given, {setting: text})
 
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dfmeta._settings import from_text
 from dfmeta.compress.distill import Config as Training
 from dfmeta.errors import DataError, Diverged, StepError
 from dfmeta.records import PublishedRecords
-from dfmeta.synthesis import build, configure, training
+from dfmeta.synthesis import build, training
 from dfmeta.synthesis._kegnet_networks import decoder_network, generator_network
 from dfmeta.synthesis.kegnet import Config, KegNet, diversity
 
@@ -183,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_the_step(image_task):
 @pytest.mark.parametrize("settings", [{"generators": "0"}, {"alpha": "-1"}, {"beta": "nan"}, {"batch": "2.5"}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(DataError, match="kegnet"):
-        configure(Config, settings, "kegnet")
+        from_text(Config(), settings, "kegnet")
 
 
 def test_nothing_can_be_drawn_before_there_is_a_generator(image_task):

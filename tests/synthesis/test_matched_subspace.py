@@ -11,8 +11,7 @@ import torch
 from dfmeta.errors import Diverged, StepError
 from dfmeta.records import PublishedRecords
 from dfmeta.synthesis import build
-from dfmeta.synthesis._feature_statistics import FeatureStatistics, feature_statistics
-from dfmeta.synthesis.matched_subspace import LEAST_VARIANCE, relative_distance
+from dfmeta.synthesis._feature_statistics import LEAST_VARIANCE, FeatureStatistics, feature_statistics
 
 ALWAYS = {"tolerance": "1e-9", "inputs": "128", "batch": "64", "iterations": "15"}
 NEVER = {"tolerance": "1e9"}
@@ -23,7 +22,7 @@ def off(task, inputs):
     known = [entry for entry in feature_statistics(task) if entry.value != task.input_name]
     with torch.no_grad():
         values = task.values(inputs, [entry.value for entry in known])
-    return float(torch.stack([relative_distance(entry, values[entry.value]) for entry in known]).mean())
+    return float(torch.stack([entry.relative_distance(values) for entry in known]).mean())
 
 
 def right(task, inputs, labels):
@@ -43,13 +42,13 @@ def test_the_distance_is_that_of_a_plain_reference():
         unit = float(variance[channel]) + LEAST_VARIANCE * float(variance.double().mean())
         total += (rows.mean() - float(mean[channel])) ** 2 / unit
         total += (np.sqrt(rows.var() + 1e-6 * unit) - np.sqrt(float(variance[channel]))) ** 2 / unit
-    assert float(relative_distance(known, value)) == pytest.approx(total / 3, rel=1e-5)
+    assert float(known.relative_distance({"v": value})) == pytest.approx(total / 3, rel=1e-5)
 
 
 def test_a_constant_value_has_a_gradient():
     value = torch.zeros(5, 2, requires_grad=True)
     known = FeatureStatistics("v", "flattened", 1, torch.ones(2), torch.ones(2))
-    relative_distance(known, value).backward()
+    known.relative_distance({"v": value}).backward()
     assert bool(torch.isfinite(value.grad).all())
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from vectors.container_edits import entry, header, raw_bytes, renamed, split, weights
-from vectors.drafts import Case, Draft, Json, with_header
+from vectors.drafts import Draft, Json, cases_of, with_header
 from vectors.manifests import SIDECAR, full, member, small
 
-_case = partial(Case, area="safetensors", clause="5.1", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("safetensors", clause="5.1", base=small)
 _ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 

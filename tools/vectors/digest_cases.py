@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from vectors.drafts import DIGEST, MANIFEST, Case, Files, put
+from vectors.drafts import DIGEST, MANIFEST, Case, Files, gone, put
 from vectors.manifests import full, member, small
 
 _GRAPH, _RECORDS = "model.onnx", "dfmeta/records.safetensors"
@@ -30,10 +30,6 @@ def _cut(path: str, by: int) -> Callable[[Files], None]:
 
 def _long(path: str) -> Callable[[Files], None]:
     return lambda files: files.__setitem__(path, files[path] + b"\0")
-
-
-def _gone(path: str) -> Callable[[Files], None]:
-    return lambda files: files.__delitem__(path)
 
 
 def _renamed(path: str, new: str) -> Callable[[Files], None]:
@@ -97,14 +93,14 @@ CASES = (
         comment="A file of no bytes.",
         files=lambda files: files.__setitem__(_GRAPH, b""),
     ),
-    _invalid("missing-graph", code="missing-file", clause="2.3", comment="No such file.", files=_gone(_GRAPH)),
-    _invalid("missing-sidecar", code="missing-file", clause="2.3", comment="No such file.", files=_gone(_RECORDS)),
+    _invalid("missing-graph", code="missing-file", clause="2.3", comment="No such file.", files=gone(_GRAPH)),
+    _invalid("missing-sidecar", code="missing-file", clause="2.3", comment="No such file.", files=gone(_RECORDS)),
     _invalid(
         "missing-manifest",
         code="missing-file",
         clause="2.3",
         comment="A folder without a manifest.",
-        files=_gone(MANIFEST),
+        files=gone(MANIFEST),
         schema="unparsed",
     ),
     _invalid(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -109,6 +110,17 @@ class Case:
         return said | {"sha256": sha256("".join(lines).encode())}
 
 
+def cases_of(area: str, **more: Any) -> tuple[partial[Case], partial[Case]]:
+    """How the cases of an area are made: those that break the format, and those that keep to it.
+
+    Args:
+        area: what they are about.
+        more: what most of them have in common.
+    """
+    made = partial(Case, area=area, **more)
+    return made, partial(made, code="", folder="valid", verdict="valid")
+
+
 def pinned(draft: Draft) -> Files:
     """Every member's bytes, with sizes and digests filled in."""
     manifest, files = draft.manifest, {}
@@ -198,6 +210,11 @@ def both(*changes: Change) -> Change:
             each(manifest)
 
     return change
+
+
+def gone(path: str) -> Callable[[Files], None]:
+    """One file less; some could not even be made everywhere."""
+    return lambda files: files.__delitem__(path)
 
 
 def before(change: Change) -> Callable[[Draft], None]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from vectors.drafts import Case, Draft
+from vectors.drafts import Draft, cases_of
 from vectors.manifests import small
 from vectors.onnx_bytes import (
     EXTERNAL,
@@ -23,13 +22,10 @@ from vectors.onnx_bytes import (
     value,
 )
 
-_case = partial(Case, area="graph", level="graph", base=small)
-
-
-_gate = partial(_case, clause="8.1")
+ADD = node("Add", ["x", "w"], ["y"])
+EIGHT = bytes(8)
+_gate, _ = cases_of("graph", level="graph", clause="8.1", base=small)
 _RELU = node("Relu", ["x"], ["y"])
-_ADD = node("Add", ["x", "w"], ["y"])
-_EIGHT = bytes(8)
 
 
 def graph_of(raw: bytes, opset: int = 18) -> Callable[[Draft], None]:
@@ -44,12 +40,12 @@ def graph_of(raw: bytes, opset: int = 18) -> Callable[[Draft], None]:
 
 def plus_weight(dims: list[int], raw: bytes, dtype: int = FLOAT, *more: tuple[int, Any]) -> Callable[[Draft], None]:
     """Y = x + w."""
-    return graph_of(around(_ADD, fields=[(5, tensor("w", dims, raw, dtype, *more))]))
+    return graph_of(around(ADD, fields=[(5, tensor("w", dims, raw, dtype, *more))]))
 
 
 def _sparse() -> bytes:
     """SparseTensorProto of two elements, one of them not 0."""
-    return message((1, tensor("w", [1], bytes(4))), (2, tensor("i", [1], _EIGHT, INT64)), (3, 2))
+    return message((1, tensor("w", [1], bytes(4))), (2, tensor("i", [1], EIGHT, INT64)), (3, 2))
 
 
 def _attribute(name: str, kind: int, field: int, content: int | str | bytes) -> tuple[int, bytes]:
@@ -103,7 +99,7 @@ CASES = (
         "external-data-unsaid",
         code="graph-external-data",
         comment="A location without the mark of one.",
-        draft=plus_weight([2], _EIGHT, FLOAT, (13, message((1, "location"), (2, "w.bin")))),
+        draft=plus_weight([2], EIGHT, FLOAT, (13, message((1, "location"), (2, "w.bin")))),
     ),
     _gate(
         "external-data-in-an-attribute",
@@ -142,13 +138,13 @@ CASES = (
         "sparse-initializer",
         code="graph-sparse",
         comment="A sparse weight.",
-        draft=graph_of(around(_ADD, fields=[(15, _sparse())])),
+        draft=graph_of(around(ADD, fields=[(15, _sparse())])),
     ),
     _gate(
         "sparse-constant",
         code="graph-sparse",
         comment="A sparse constant.",
-        draft=graph_of(around(node("Constant", [], ["w"], _attribute("sparse_value", 11, 22, _sparse())), _ADD)),
+        draft=graph_of(around(node("Constant", [], ["w"], _attribute("sparse_value", 11, 22, _sparse())), ADD)),
     ),
     _gate(
         "branch",
@@ -215,7 +211,7 @@ CASES = (
         comment="A value before it is made.",
         draft=graph_of(around(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["a"], ["y"]))),
     ),
-    _gate("undefined-value", code="graph-wiring", comment="A value that nothing makes.", draft=graph_of(around(_ADD))),
+    _gate("undefined-value", code="graph-wiring", comment="A value that nothing makes.", draft=graph_of(around(ADD))),
     _gate(
         "value-twice", code="graph-wiring", comment="A value that is made twice.", draft=graph_of(around(_RELU, _RELU))
     ),
@@ -237,11 +233,11 @@ CASES = (
         comment="Twelve bytes for two numbers.",
         draft=plus_weight([2], bytes(12)),
     ),
-    _gate("initializer-of-rank-9", code="graph-tensor", comment="Rank 9.", draft=plus_weight([2, *[1] * 8], _EIGHT)),
+    _gate("initializer-of-rank-9", code="graph-tensor", comment="Rank 9.", draft=plus_weight([2, *[1] * 8], EIGHT)),
     _gate(
-        "initializer-of-negative-size", code="graph-tensor", comment="A size below 0.", draft=plus_weight([-2], _EIGHT)
+        "initializer-of-negative-size", code="graph-tensor", comment="A size below 0.", draft=plus_weight([-2], EIGHT)
     ),
-    _gate("initializer-of-no-type", code="graph-tensor", comment="Type 0.", draft=plus_weight([2], _EIGHT, 0)),
+    _gate("initializer-of-no-type", code="graph-tensor", comment="Type 0.", draft=plus_weight([2], EIGHT, 0)),
     _gate(
         "too-many-inputs-of-a-node",
         code="graph-checker",

@@ -7,27 +7,21 @@ from functools import partial
 
 import numpy as np
 
-from vectors.drafts import Case, Draft, Json, before, put
-from vectors.gate_cases import graph_of, plus_weight
+from vectors.drafts import Draft, Json, before, cases_of, put
+from vectors.gate_cases import ADD, EIGHT, graph_of, plus_weight
 from vectors.kind_records import image, windowed, with_record
 from vectors.manifests import grouped, probed, site, small
 from vectors.onnx_bytes import (
     FLOAT,
     around,
     message,
-    node,
     relu,
     tensor,
     value,
 )
 
-_case = partial(Case, area="graph", level="graph", base=small)
-
-
-_fit = partial(_case, clause="8.2")
-_valid = partial(_case, code="", folder="valid", verdict="valid", clause="8.1")
-_ADD = node("Add", ["x", "w"], ["y"])
-_EIGHT = bytes(8)
+_case, _good = cases_of("graph", level="graph", base=small)
+_fit, _valid = partial(_case, clause="8.2"), partial(_good, clause="8.1")
 
 
 def _shapes(dims: list[int | str], dtype: int = FLOAT) -> Callable[[Draft], None]:
@@ -170,11 +164,11 @@ CASES = (
         comment="A graph exported for four units: the batch is free all the same.",
         draft=_shapes([4, 2]),
     ),
-    _valid("initializers", comment="y = x + w.", draft=plus_weight([2], _EIGHT)),
+    _valid("initializers", comment="y = x + w.", draft=plus_weight([2], EIGHT)),
     _valid(
         "initializer-as-input",
         comment="As old exporters list them.",
-        draft=graph_of(around(_ADD, fields=[(5, tensor("w", [2], _EIGHT)), (11, value("w", [2]))])),
+        draft=graph_of(around(ADD, fields=[(5, tensor("w", [2], EIGHT)), (11, value("w", [2]))])),
     ),
     _valid(
         "metadata-of-the-graph",

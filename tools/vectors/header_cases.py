@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from vectors.container_edits import entry, header, header_text, raw_bytes
-from vectors.drafts import BUNDLE, Case, with_header
+from vectors.drafts import BUNDLE, cases_of, with_header
 from vectors.manifests import small
 
-_case = partial(Case, area="safetensors", clause="5.1", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("safetensors", clause="5.1", base=small)
 
 CASES = (
     _invalid(

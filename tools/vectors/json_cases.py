@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from vectors.drafts import Case, put
+from vectors.drafts import cases_of, put
 from vectors.manifests import small
 
-_case = partial(Case, area="json", clause="3.1", base=small)
+_case, _valid = cases_of("json", clause="3.1", base=small)
 _invalid = partial(_case, schema="unparsed")
-_valid = partial(_case, code="", folder="valid", verdict="valid")
 
 
 def swap(old: str, new: str) -> Callable[[str], bytes]:

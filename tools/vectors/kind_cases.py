@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from vectors.drafts import Case, Draft, drop, put
+from vectors.drafts import Draft, cases_of, drop, put
 from vectors.kind_records import (
     F32,
     binned,
     cross_spectrum,
     crossed,
+    floats,
     histogram,
     second_moment,
     spectral,
@@ -21,14 +20,8 @@ from vectors.kind_records import (
 )
 from vectors.manifests import add, grouped, small
 
-_case = partial(Case, area="numbers", clause="5.4", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("numbers", clause="5.4", base=small)
 _NAN = np.float32("nan")
-
-
-def _floats(*values: float) -> np.ndarray:
-    return np.array(values, F32)
 
 
 def _by_class(draft: Draft) -> None:
@@ -94,13 +87,13 @@ CASES = (
         "rising-eigenvalues",
         code="unsorted",
         comment="The largest comes first.",
-        draft=spectral(eigenvalues=_floats(1, 2)),
+        draft=spectral(eigenvalues=floats(1, 2)),
     ),
     _invalid(
         "negative-eigenvalue",
         code="negative",
         comment="A covariance has none.",
-        draft=spectral(eigenvalues=_floats(1, -1)),
+        draft=spectral(eigenvalues=floats(1, -1)),
     ),
     _invalid(
         "negative-residual",
@@ -136,19 +129,19 @@ CASES = (
         "spectrum-of-nothing",
         code="filler",
         comment="Eigenvalues of no units.",
-        draft=spectral(count=np.array(0), mean=_floats(0, 0), eigenvectors=np.zeros((2, 2), F32)),
+        draft=spectral(count=np.array(0), mean=floats(0, 0), eigenvectors=np.zeros((2, 2), F32)),
     ),
     _invalid(
         "rising-singular-values",
         code="unsorted",
         comment="The largest comes first.",
-        draft=crossed(singular_values=_floats(1, 2)),
+        draft=crossed(singular_values=floats(1, 2)),
     ),
     _invalid(
         "half-a-pair",
         code="incomplete-pair",
         comment="A left vector without a right one.",
-        draft=crossed(singular_values=_floats(2, 0), right=np.array([[1, 0], [0, 0]], F32)),
+        draft=crossed(singular_values=floats(2, 0), right=np.array([[1, 0], [0, 0]], F32)),
     ),
     _invalid(
         "value-without-vectors",
@@ -214,7 +207,7 @@ CASES = (
     _valid(
         "kind-spectrum-of-fewer",
         comment="A group may keep fewer pairs than there is room for.",
-        draft=spectral(eigenvalues=_floats(2, 0), eigenvectors=np.array([[1, 0], [0, 0]], F32)),
+        draft=spectral(eigenvalues=floats(2, 0), eigenvectors=np.array([[1, 0], [0, 0]], F32)),
     ),
     _valid("kind-cross-spectrum", comment="A pair of sites.", draft=crossed()),
     _valid("kind-histogram", comment="A histogram.", draft=binned()),

@@ -16,7 +16,8 @@ F32 = np.float32
 WINDOW = {"kernel": [2, 2], "strides": [1, 1], "dilations": [1, 1], "pads": [0, 0, 0, 0], "groups": 1}
 
 
-def _array(*values: float) -> np.ndarray:
+def floats(*values: float) -> np.ndarray:
+    """A vector of F32."""
     return np.array(values, F32)
 
 
@@ -24,8 +25,8 @@ def spectrum() -> tuple[Tensors, Json]:
     """Two eigenpairs of two features."""
     tensors = {
         "count": np.array(40),
-        "mean": _array(0.5, 0.25),
-        "eigenvalues": _array(2, 1),
+        "mean": floats(0.5, 0.25),
+        "eigenvalues": floats(2, 1),
         "eigenvectors": np.eye(2, dtype=F32),
         "residual_trace": np.zeros((), F32),
     }
@@ -36,9 +37,9 @@ def cross_spectrum() -> tuple[Tensors, Json]:
     """Two singular pairs of a site and itself."""
     tensors = {
         "count": np.array(40),
-        "mean": _array(0.5, 0.25),
-        "paired_mean": _array(0.5, 0.25),
-        "singular_values": _array(2, 1),
+        "mean": floats(0.5, 0.25),
+        "paired_mean": floats(0.5, 0.25),
+        "singular_values": floats(2, 1),
         "left": np.eye(2, dtype=F32),
         "right": np.eye(2, dtype=F32),
         "residual": np.zeros((), F32),
@@ -54,7 +55,7 @@ def histogram() -> tuple[Tensors, Json]:
 
 def second_moment() -> tuple[Tensors, Json]:
     """The whole matrix of two features."""
-    tensors = {"count": np.array(40), "mean": _array(0.5, 0.25), "matrix": _array(2, 1, 2)}
+    tensors = {"count": np.array(40), "mean": floats(0.5, 0.25), "matrix": floats(2, 1, 2)}
     return tensors, {"configuration": {"form": "full", "storage": "float32"}}
 
 
@@ -63,13 +64,13 @@ def correlations(storage: str) -> tuple[Tensors, Json]:
     one, dtype = (127, np.int8) if storage == "int8" else (1, np.float16)
     tensors, _ = second_moment()
     tensors["matrix"] = np.array([one, one / 2, one]).astype(dtype)
-    tensors["diagonal"] = _array(2, 2)
+    tensors["diagonal"] = floats(2, 2)
     return tensors, {"configuration": {"form": "full", "storage": storage}}
 
 
 def diagonal() -> tuple[Tensors, Json]:
     """The diagonal alone."""
-    tensors = {"count": np.array(40), "mean": _array(0.5, 0.25), "diagonal": _array(2, 2)}
+    tensors = {"count": np.array(40), "mean": floats(0.5, 0.25), "diagonal": floats(2, 2)}
     return tensors, {"configuration": {"form": "diagonal", "storage": "float32"}}
 
 
@@ -81,7 +82,7 @@ def windowed(form: str) -> tuple[Tensors, Json]:
         lags[0, 0] = [[2, 1], [1, 2]]
         tensors["lags"] = lags
     else:
-        tensors |= {"channels": _array(2, 1, 2)[None], "taps": _array(1, 0, 1, 0, 0, 1, 0, 0, 0, 1)[None]}
+        tensors |= {"channels": floats(2, 1, 2)[None], "taps": floats(1, 0, 1, 0, 0, 1, 0, 0, 0, 1)[None]}
     configuration = {"form": form, "storage": "float32", **WINDOW}
     more = {"configuration": configuration, "features": "patch", "feature_count": 8, "position_count": 160}
     return tensors, more

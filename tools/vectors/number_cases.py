@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
-from vectors.drafts import Case, Draft, before, both, put
-from vectors.kind_records import (
-    F32,
-)
+from vectors.drafts import Draft, before, both, cases_of, put
+from vectors.kind_records import F32, floats
 from vectors.manifests import grouped, probed, small
 
-_case = partial(Case, area="numbers", clause="5.4", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("numbers", clause="5.4", base=small)
 _NAN, _INF = float("nan"), float("inf")
 
 
@@ -26,10 +21,6 @@ def _tensors(file: str = "records", **changed: np.ndarray) -> Callable[[Draft], 
     return lambda draft: draft.sidecars[file].update(named)
 
 
-def _floats(*values: float) -> np.ndarray:
-    return np.array(values, F32)
-
-
 def _less(draft: Draft) -> None:
     """A statistic less."""
     del draft.manifest["records"][0]["tensors"]["var"], draft.sidecars["records"]["r0.var"]
@@ -38,7 +29,7 @@ def _less(draft: Draft) -> None:
 def _more(draft: Draft) -> None:
     """A statistic more."""
     draft.manifest["records"][0]["tensors"]["skew"] = {"name": "r0.skew"}
-    draft.sidecars["records"]["r0.skew"] = _floats(0, 0)
+    draft.sidecars["records"]["r0.skew"] = floats(0, 0)
 
 
 def _claim(**members: object) -> Callable[[Draft], None]:
@@ -46,17 +37,15 @@ def _claim(**members: object) -> Callable[[Draft], None]:
 
 
 CASES = (
-    _invalid("mean-of-nan", code="not-finite", comment="NaN.", draft=_tensors(mean=_floats(1, _NAN))),
-    _invalid("variance-of-infinity", code="not-finite", comment="Infinity.", draft=_tensors(var=_floats(_INF, 1))),
-    _invalid(
-        "negative-variance", code="negative", comment="A variance below 0.", draft=_tensors(var=_floats(-1e-6, 1))
-    ),
+    _invalid("mean-of-nan", code="not-finite", comment="NaN.", draft=_tensors(mean=floats(1, _NAN))),
+    _invalid("variance-of-infinity", code="not-finite", comment="Infinity.", draft=_tensors(var=floats(_INF, 1))),
+    _invalid("negative-variance", code="negative", comment="A variance below 0.", draft=_tensors(var=floats(-1e-6, 1))),
     _invalid("negative-count", code="negative", comment="A count below 0.", draft=_tensors(count=np.array(-1))),
     _invalid(
         "filler-mean",
         code="filler",
         comment="A mean of nothing.",
-        draft=_tensors(count=np.array(0), mean=_floats(1, 1), var=_floats(0, 0)),
+        draft=_tensors(count=np.array(0), mean=floats(1, 1), var=floats(0, 0)),
     ),
     _invalid(
         "filler-by-class",
@@ -90,7 +79,7 @@ CASES = (
         "mean-too-long",
         code="wrong-shape",
         comment="Three means of two features.",
-        draft=_tensors(mean=_floats(1, 1, 1)),
+        draft=_tensors(mean=floats(1, 1, 1)),
     ),
     _invalid("count-of-rank-one", code="wrong-shape", comment="[1] is not [].", draft=_tensors(count=np.array([40]))),
     _invalid(
@@ -133,7 +122,7 @@ CASES = (
         clause="6",
         base=probed,
         comment="An input without a batch.",
-        draft=_tensors("probe", input_0=_floats(1, 2)),
+        draft=_tensors("probe", input_0=floats(1, 2)),
     ),
     _invalid(
         "probe-of-another-size",
@@ -149,7 +138,7 @@ CASES = (
         clause="6",
         base=probed,
         comment="[1] is not [].",
-        draft=_tensors("probe", s0_mean=_floats(1)),
+        draft=_tensors("probe", s0_mean=floats(1)),
     ),
     _invalid(
         "summary-of-integers",

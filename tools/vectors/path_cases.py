@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
-from vectors.drafts import Case, Draft, Files, put
+from vectors.drafts import Case, Draft, cases_of, gone, put
 from vectors.manifests import SIDECAR, member, small
 
 _LONG = "/".join(["a" * 83] * 3 + ["b.onnx"])  # 258 bytes
@@ -34,13 +33,7 @@ def _moved(path: str) -> Callable[[Draft], None]:
     return change
 
 
-def _without(path: str) -> Callable[[Files], None]:
-    """One file less; some could not even be made everywhere."""
-    return lambda files: files.__delitem__(path)
-
-
-_invalid = partial(Case, area="paths", base=small)
-_valid = partial(Case, area="paths", code="", clause="2.2", base=small, folder="valid", verdict="valid")
+_invalid, _valid = cases_of("paths", clause="2.2", base=small)
 
 CASES = (
     _unsafe("path-parent", "../model.onnx", "Above the bundle."),
@@ -74,25 +67,22 @@ CASES = (
     _invalid(
         "path-case-twin",
         code="duplicate-path",
-        clause="2.2",
         comment="One file where case is ignored.",
         draft=_with("dfmeta/Records.safetensors"),
-        files=_without("dfmeta/Records.safetensors"),
+        files=gone("dfmeta/Records.safetensors"),
     ),
     _invalid(
         "path-twice",
         code="duplicate-path",
-        clause="2.2",
         comment="One file under two ids.",
         draft=_with("dfmeta/records.safetensors"),
     ),
     _invalid(
         "path-inside-file",
         code="duplicate-path",
-        clause="2.2",
         comment="A file that would have to be a folder.",
         draft=_with("model.onnx/w.safetensors"),
-        files=_without("model.onnx/w.safetensors"),
+        files=gone("model.onnx/w.safetensors"),
     ),
     _invalid(
         "wrong-suffix",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from vectors.drafts import Case, Change, Draft, both, drop, put
+from vectors.drafts import Case, Change, Draft, both, cases_of, drop, put
 from vectors.manifests import SIDECAR, add, full, grouped, member, minimal, moments, probed, run, site, small
 
-_case = partial(Case, area="references", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("references", base=small)
 
 
 def _dangling(id: str, clause: str, change: Change) -> Case:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from vectors.drafts import DIGEST, Case, Change, before, both, drop, put
+from vectors.drafts import DIGEST, Case, Change, before, both, cases_of, drop, put
 from vectors.manifests import full, minimal, small
 
-_case = partial(Case, area="schema", base=small)
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_case, _valid = cases_of("schema", base=small)
 _ADDRESS = {"scheme": "onnx-value", "file": "graph"}
 
 

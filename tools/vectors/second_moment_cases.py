@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from vectors.drafts import Case, Draft
+from vectors.drafts import Draft, cases_of
 from vectors.kind_records import (
     F32,
     correlations,
     diagonal,
+    floats,
     image,
     second,
     second_moment,
@@ -21,14 +20,8 @@ from vectors.kind_records import (
 )
 from vectors.manifests import add, small
 
-_case = partial(Case, area="numbers", clause="5.4", base=small)
-_invalid = _case
-_valid = partial(_case, code="", folder="valid", verdict="valid")
+_invalid, _valid = cases_of("numbers", clause="5.4", base=small)
 _NAN = np.float32("nan")
-
-
-def _floats(*values: float) -> np.ndarray:
-    return np.array(values, F32)
 
 
 def _indefinite(draft: Draft) -> None:
@@ -36,7 +29,7 @@ def _indefinite(draft: Draft) -> None:
     add(
         draft,
         "second-moment",
-        {"count": np.array(40), "mean": _floats(0, 0, 0), "matrix": _floats(1, 0.9, 1, 0.9, -0.9, 1)},
+        {"count": np.array(40), "mean": floats(0, 0, 0), "matrix": floats(1, 0.9, 1, 0.9, -0.9, 1)},
         **second_moment()[1],
         feature_count=3,
     )
@@ -64,19 +57,19 @@ CASES = (
         draft=with_configuration("second-moment", windowed("toeplitz"), kernel=[3, 3]),
     ),
     _invalid(
-        "negative-diagonal", code="negative", comment="A mean square below 0.", draft=second(matrix=_floats(2, 0, -1))
+        "negative-diagonal", code="negative", comment="A mean square below 0.", draft=second(matrix=floats(2, 0, -1))
     ),
     _invalid(
         "cauchy-schwarz",
         code="not-a-moment",
         comment="An entry above the root of the two diagonal entries' product.",
-        draft=second(matrix=_floats(2, 2.1, 2)),
+        draft=second(matrix=floats(2, 2.1, 2)),
     ),
     _invalid(
         "cauchy-schwarz-zero",
         code="not-a-moment",
         comment="An entry beside a diagonal entry of 0.",
-        draft=second(matrix=_floats(2, 1e-3, 0)),
+        draft=second(matrix=floats(2, 1e-3, 0)),
     ),
     _invalid(
         "not-semi-definite",
@@ -107,7 +100,7 @@ CASES = (
         "correlations-as-floats",
         code="wrong-dtype",
         comment="F32 where the storage says F16.",
-        draft=with_record("second-moment", correlations("float16"), matrix=_floats(1, 0.5, 1)),
+        draft=with_record("second-moment", correlations("float16"), matrix=floats(1, 0.5, 1)),
     ),
     _invalid(
         "lag-zero-not-symmetric",
@@ -130,7 +123,7 @@ CASES = (
         code="not-a-moment",
         base=image,
         comment="A factor is held to the same.",
-        draft=with_record("second-moment", windowed("kronecker"), channels=_floats(2, 3, 2)[None]),
+        draft=with_record("second-moment", windowed("kronecker"), channels=floats(2, 3, 2)[None]),
     ),
     _valid("kind-second-moment", comment="The whole matrix.", draft=second()),
     _valid(
@@ -160,6 +153,6 @@ CASES = (
         draft=with_record("second-moment", windowed("kronecker")),
     ),
     _valid(
-        "semi-definite-on-the-edge", comment="A matrix of rank 1, rounded.", draft=second(matrix=_floats(0.1, 0.3, 0.9))
+        "semi-definite-on-the-edge", comment="A matrix of rank 1, rounded.", draft=second(matrix=floats(0.1, 0.3, 0.9))
     ),
 )
