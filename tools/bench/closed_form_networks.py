@@ -107,7 +107,12 @@ class Network:
         return np.concatenate(inputs), np.asarray(source.labels)
 
     def records(self, source: str) -> PublishedRecords:
-        """Recorded once: ``full``, ``toeplitz`` (int8 correlations), or ``noise`` for standard normal inputs."""
+        """Recorded once.
+
+        Args:
+            source: ``full``; ``toeplitz`` (int8 correlations); ``noise``, of standard normal inputs; or ``synthetic``,
+                ``full`` with what inputs are made from.
+        """
         return PublishedRecords.read(Bundle.open(self.bundle(source)))
 
     def bundle(self, source: str) -> Path:
@@ -116,7 +121,12 @@ class Network:
         if out.exists():
             return out
         self.folder.mkdir(parents=True, exist_ok=True)
-        how: dict[str, Any] = {"presets": ("calibration",), "preprocessing": self.preprocessing, "form": "full"}
+        how: dict[str, Any] = {
+            "presets": ("calibration",),
+            "preprocessing": self.preprocessing,
+            "form": "full",
+            "by_class": False,
+        }
         data, limit = f"{self.shared / self.data}:train", RECORDED
         if source == "toeplitz":
             how |= {"form": "toeplitz", "storage": "int8"}
@@ -125,7 +135,10 @@ class Network:
             noise = np.random.default_rng(0).standard_normal((NOISE, *shape)).astype(np.float32)
             np.savez(self.folder / "noise.npz", x=noise)
             data, limit, how["preprocessing"] = str(self.folder / "noise.npz"), NOISE, ()
-        record_with(self.graph, data, out, Gathering(**how, limit=limit, seed=0, by_class=False), Publishing())
+        if source == "synthetic":
+            presets = ("all-layers", f"spectral@{self.graph.inputs[0].name}", "calibration")
+            how |= {"presets": presets, "by_class": True, "rank": 64}
+        record_with(self.graph, data, out, Gathering(limit=limit, seed=0, **how), Publishing())
         return out
 
     def accuracy(self, graph: Graph | bytes) -> float:

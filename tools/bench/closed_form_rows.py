@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from closed_form_networks import Network
@@ -11,12 +13,17 @@ from closed_form_peers import NAMES, peer
 from closed_form_real import factorized, pruned, quantized
 
 from dfmeta.compress import factorize, prune, quantize
+from dfmeta.compress.recipe import common
 from dfmeta.graph import Graph
+from dfmeta.pipeline.compressing import compress
 from dfmeta.records import PublishedRecords
 
 NONE = PublishedRecords(())
 # Nothing known, noise in place of data, the records in two sizes, and the slow reference that has the data.
-SOURCES = ("none", "noise", "full", "toeplitz", "real")
+# Of the bundle `synthetic` inputs are made too.
+SOURCES = ("none", "noise", "full", "toeplitz", "synthetic", "real")
+# Steps of fine-tuning.
+TUNED = 300
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Row:
     """
 
     make: Callable[[Network, str], Made]
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = tuple(source for source in SOURCES if source != "synthetic")
 
 
 def quantizing(bits: str, **settings: Any) -> Row:
@@ -60,7 +67,7 @@ def quantizing(bits: str, **settings: Any) -> Row:
         return Made(found.graph if values else found.model.graph)
 
     # Without records values have no ranges; real ones are those of other programs, below.
-    return Row(row, ("noise", "full", "toeplitz") if values else SOURCES)
+    return Row(row, ("noise", "full", "toeplitz") if values else Row.sources)
 
 
 def pruning(channels: float) -> Row:
@@ -91,6 +98,17 @@ def factorizing(params: float) -> Row:
     return Row(row)
 
 
+def tuning(**flags: Any) -> Row:
+    """What `dfmeta compress` does with a few flags: inputs made from the bundle, and the student taught on them."""
+
+    def row(network: Network, source: str) -> Made:
+        with tempfile.TemporaryDirectory() as folder:
+            done = compress(network.bundle(source), Path(folder) / "out", common(finetune=TUNED, **flags))
+            return Made(Graph.from_bytes(done.model.read_bytes(), done.model.name))
+
+    return Row(row, ("synthetic",))
+
+
 def as_it_is(network: Network, source: str) -> Made:
     """The float network."""
     return Made(network.graph)
@@ -106,7 +124,6 @@ def other(name: str, bits: str) -> Row:
     return Row(row, ("real",))
 
 
-# A row that fine-tunes is a function of the same sort.
 ROWS: Mapping[str, Row] = {
     "float": Row(as_it_is, ("none",)),
     **{bits: quantizing(bits) for bits in ("w8a8", "w4", "w3", "w2", "w4a8", "w4a4")},
@@ -114,5 +131,8 @@ ROWS: Mapping[str, Row] = {
     "prune 50 %": pruning(0.5),
     "low rank 0.75": factorizing(0.75),
     "low rank 0.5": factorizing(0.5),
+    "w2, tuned": tuning(bits="w2"),
+    "prune 50 %, tuned": tuning(prune=0.5),
+    "low rank 0.5, tuned": tuning(factorize=0.5),
     **{f"{name}, {bits}": other(name, bits) for name, widths in NAMES.items() for bits in widths},
 }
