@@ -10,7 +10,7 @@ The records are those of the float graph: no layer sees what the rounding of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,10 +89,17 @@ def run(graph: Graph, records: PublishedRecords, config: Config | None = None, w
     done = _rounded(plain, records, found, weight_bits, config, seen, watch)
     corrected = _corrected(plain, found, done, seen, config)
     weights = tuple(_weight(found, name, one) for name, one in done.items())
-    outputs = of_outputs(plain, records, found, values, seen.outputs, config)
+    results = of_outputs(plain, records, found, values, seen.outputs, config)
+    # A product that a corrected bias is added to has another name from then on.
+    names = zip(_outputs(plain, found), _outputs(corrected, operators(corrected)), strict=True)
+    outputs = {now: results[before] for before, now in names if before in results}
     model = QuantizedModel(corrected, weights, values, outputs)
     layers = _layers(plain, found, done, seen, model, config)
     return Result(quantized_graph(model, int4=config.int4), model, layers)
+
+
+def _outputs(graph: Graph, found: Sequence[Operator]) -> list[str]:
+    return [graph.model.graph.node[operator.node].output[0] for operator in found]
 
 
 def _bits(

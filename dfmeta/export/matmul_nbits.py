@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from dfmeta.errors import ExportError
 from dfmeta.export.quantized import QuantizedModel, QuantizedWeight, quantized_graph
-from dfmeta.graph import metadata
+from dfmeta.graph import Graph, metadata
 from dfmeta.graph.canonical import drop_unused
 from dfmeta.graph.folding import free_name
 
@@ -25,7 +25,7 @@ _BLOCK = 32
 _ZERO = 8
 
 
-def matmul_nbits_model(model: QuantizedModel, properties: Mapping[str, str]) -> bytes:
+def matmul_nbits_model(model: QuantizedModel, properties: Mapping[str, str], *, int4: bool = True) -> bytes:
     """The model for onnxruntime, its matrix products with weights of at most 4 bits in one operator each.
 
     All else is as :func:`dfmeta.export.quantized.quantized_graph` writes it. No other runtime reads the file, nor do
@@ -34,16 +34,17 @@ def matmul_nbits_model(model: QuantizedModel, properties: Mapping[str, str]) -> 
     Args:
         model: what to write.
         properties: metadata of the file.
+        int4: store codes of other operators with at most 4 bits as INT4; else in INT8.
 
     Raises:
         ExportError: no such matrix product.
     """
-    graph = quantized_graph(model)
+    graph = quantized_graph(model, int4=int4)
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.model)
     weights = {f"{weight.tensor}_dequantized": weight for weight in model.weights if weight.bits <= 4}
     taken = set(graph.values)
-    replaced = [node for node in proto.graph.node if _fits(node, weights)]
+    replaced = _products(proto.graph, weights)
     if not replaced:
         raise ExportError(
             graph.where, "no matrix product with a weight of at most 4 bits", "at least one", "Ask for form qdq."
@@ -56,6 +57,26 @@ def matmul_nbits_model(model: QuantizedModel, properties: Mapping[str, str]) -> 
     metadata.set_properties(proto, properties)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+def stored_bytes(graph: Graph, model: QuantizedModel) -> dict[str, int]:
+    """Bytes of the codes and scales of each weight that :func:`matmul_nbits_model` writes as this operator takes it.
+
+    Args:
+        graph: the same model as :func:`dfmeta.export.quantized.quantized_graph` writes it.
+        model: what it writes.
+    """
+    weights = {f"{weight.tensor}_dequantized": weight for weight in model.weights if weight.bits <= 4}
+    found = {}
+    for node in _products(graph.model.graph, weights):
+        weight = weights[node.input[1]]
+        blocks = weight.scales.size * -(-(weight.codes.size // weight.scales.size) // _BLOCK)
+        found[weight.tensor] = blocks * (_BLOCK // 2 + 4)
+    return found
+
+
+def _products(graph: onnx.GraphProto, weights: Mapping[str, QuantizedWeight]) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if _fits(node, weights)]
 
 
 def _fits(node: onnx.NodeProto, weights: Mapping[str, QuantizedWeight]) -> bool:

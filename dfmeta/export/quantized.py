@@ -24,12 +24,8 @@ from dfmeta.graph.folding import free_name
 
 EIGHT_BITS = (18, 8)
 FEWER_BITS = (21, 10)
-_DTYPES: Mapping[str, np.dtype] = {
-    "int8": np.dtype(np.int8),
-    "uint8": np.dtype(np.uint8),
-    "int4": np.dtype(ml_dtypes.int4),
-    "uint4": np.dtype(ml_dtypes.uint4),
-}
+# The integers that codes of four bits use, of the type that they are stored in.
+_FOUR_BITS: Mapping[str, tuple[int, int]] = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,16 +93,17 @@ class QuantizedModel:
     outputs: Mapping[str, QuantizedValue] = field(default_factory=dict)
 
     def needs_int4(self, *, int4: bool) -> bool:
-        """Whether types of opset 21 are needed: weights of at most 4 bits that shall be stored so, or such values."""
-        narrow = int4 and any(weight.bits <= 4 for weight in self.weights)
-        return narrow or any(value.dtype.endswith("int4") for value in self.values)
+        """Whether types of opset 21 are needed: for weights of at most 4 bits that shall be stored so."""
+        return int4 and any(weight.bits <= 4 for weight in self.weights)
 
 
 def quantized_graph(model: QuantizedModel, *, int4: bool = True) -> Graph:
     """The model with its weights as integers behind DequantizeLinear, and its values rounded in passing.
 
-    Opset 18 and IR 8 where eight bits are all there is, else opset 21 and IR 10, whose INT4 holds 2, 3 and 4 bits. A
-    bias between 8-bit weights and values is an INT32 at the product of their scales, as integer kernels take it.
+    Opset 18 and IR 8 where weights are stored in eight bits, else opset 21 and IR 10, whose INT4 holds 2, 3 and 4 bits.
+    Values of four bits are eight-bit integers that a Clip holds within 16 of them: the optimisers of onnxruntime move
+    integers across operators such as MaxPool, and no kernel of those takes UINT4. A bias between 8-bit weights and
+    values is an INT32 at the product of their scales, as integer kernels take it.
 
     Args:
         model: what to write.
@@ -159,7 +156,7 @@ class _Writer:
         return name
 
     def _weight(self, weight: QuantizedWeight) -> onnx.NodeProto:
-        dtype = _DTYPES["int4" if self.int4 and weight.bits <= 4 else "int8"]
+        dtype = np.dtype(ml_dtypes.int4 if self.int4 and weight.bits <= 4 else np.int8)
         codes = self.add(f"{weight.tensor}_codes", weight.codes.astype(dtype))
         scale = self.add(f"{weight.tensor}_scale", weight.scales.astype(np.float32))
         zero = self.add(f"{weight.tensor}_zero_point", np.zeros(weight.scales.shape, dtype))
@@ -168,12 +165,19 @@ class _Writer:
 
     def _value(self, value: QuantizedValue) -> list[onnx.NodeProto]:
         scale = self.add(f"{value.value}_scale", np.asarray(value.scale, np.float32))
-        zero = self.add(f"{value.value}_zero_point", np.asarray(value.zero).astype(_DTYPES[value.dtype]))
-        names = [value.value, f"{value.value}_quantized", f"{value.value}_dequantized"]
-        return [
-            helper.make_node("QuantizeLinear", [names[0], scale, zero], [names[1]]),
-            helper.make_node("DequantizeLinear", [names[1], scale, zero], [names[2]]),
-        ]
+        dtype = np.dtype(value.dtype.replace("4", "8"))
+        zero = self.add(f"{value.value}_zero_point", np.asarray(value.zero).astype(dtype))
+        integers = f"{value.value}_quantized"
+        nodes = [helper.make_node("QuantizeLinear", [value.value, scale, zero], [integers])]
+        if value.dtype in _FOUR_BITS:
+            ends = [
+                self.add(f"{value.value}_{end}", np.asarray(limit).astype(dtype))
+                for end, limit in zip(("least", "most"), _FOUR_BITS[value.dtype], strict=True)
+            ]
+            wide, integers = integers, f"{value.value}_clipped"
+            nodes.append(helper.make_node("Clip", [wide, *ends], [integers]))
+        nodes.append(helper.make_node("DequantizeLinear", [integers, scale, zero], [f"{value.value}_dequantized"]))
+        return nodes
 
     def _biases(
         self, weights: Mapping[str, QuantizedWeight], values: Mapping[str, QuantizedValue]
@@ -218,6 +222,13 @@ class _Writer:
                 value = values.get(name)
                 if value is not None and (value.everywhere or not weighted.isdisjoint(node.input)):
                     node.input[place] = f"{name}_dequantized"
+
+
+def value_bits(graph: Graph) -> frozenset[int]:
+    """How many bits values, and not only weights, are rounded to: 8, or 4 where a Clip holds the integers."""
+    clipped = {node.input[0] for node in graph.model.graph.node if node.op_type == "Clip"}
+    nodes = (node for node in graph.model.graph.node if node.op_type == "QuantizeLinear")
+    return frozenset(4 if node.output[0] in clipped else 8 for node in nodes)
 
 
 def require_float32(graph: Graph, tensors: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from dfmeta.errors import GraphError
-from dfmeta.graph.batch import free_batch
+from dfmeta.graph.batch import fixed_batch, free_batch
 from dfmeta.graph.load import Graph
 
 _FAILURES = (
@@ -41,6 +41,8 @@ class OrtGraph:
         dynamic_batch: accept any batch size even where the graph says a fixed one (see
             :mod:`dfmeta.graph.batch`); items are then run in groups of the fixed size if the graph cannot be
             freed.
+        written: bytes of a file that computes the same, such as with operators of onnxruntime's own; they are opened as
+            anyone would, with all the optimisations that are its default, and no intermediate values.
 
     Raises:
         GraphError: an unknown value, or a graph that onnxruntime refuses.
@@ -52,17 +54,20 @@ class OrtGraph:
         values: Sequence[str] = (),
         threads: int | None = None,
         dynamic_batch: bool = False,
+        written: bytes | None = None,
     ) -> None:
         self.graph = graph
         self._group: int | None = None
-        if dynamic_batch:
+        if written is not None:
+            self._group = fixed_batch(graph)
+        elif dynamic_batch:
             graph, self._group = _freed(graph)
         outputs = {output.name for output in graph.outputs}
         given = {value.name for value in graph.inputs} | set(graph.initializer_names)
         self._given = [name for name in dict.fromkeys(values) if graph.value(name) and name in given]
         tapped = [name for name in dict.fromkeys(values) if name not in outputs | given]
         self._names = [output.name for output in graph.outputs] + tapped
-        self._session = _session(graph, tapped, threads)
+        self._session = _session(graph, tapped, threads, written)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs and the chosen values, by name.
@@ -107,9 +112,8 @@ def _freed(graph: Graph) -> tuple[Graph, int | None]:
     try:
         return free_batch(graph), None
     except GraphError:
-        sizes = {value.shape[0] for value in graph.inputs if value.shape}
-        fixed = next(iter(sizes)) if len(sizes) == 1 else None
-        if not isinstance(fixed, int):
+        fixed = fixed_batch(graph)
+        if fixed is None:
             raise
         return graph, fixed
 
@@ -126,8 +130,8 @@ def _parts(graph: Graph, inputs: Mapping[str, np.ndarray], group: int) -> list[d
     return [{name: x[at : at + group] for name, x in inputs.items()} for at in range(0, total, group)]
 
 
-def _session(graph: Graph, tapped: Sequence[str], threads: int | None) -> Any:
-    raw = graph.raw
+def _session(graph: Graph, tapped: Sequence[str], threads: int | None, written: bytes | None) -> Any:
+    raw = graph.raw if written is None else written
     if tapped:
         model = onnx.ModelProto()
         model.CopyFrom(graph.model)
@@ -135,7 +139,8 @@ def _session(graph: Graph, tapped: Sequence[str], threads: int | None) -> Any:
             model.graph.output.append(_tap(graph, name))
         raw = model.SerializeToString()
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if written is None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     # Its idle threads would otherwise turn in circles for a while, on the cores that torch needs next: on two cores
     # that makes short torch operations many times slower.

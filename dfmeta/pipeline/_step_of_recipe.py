@@ -17,6 +17,7 @@ from dfmeta.compress._chain import State
 from dfmeta.compress.recipe import Distillation, Step
 from dfmeta.errors import ExportError
 from dfmeta.export import export_student
+from dfmeta.export.quantized import value_bits
 from dfmeta.graph import Graph, TorchGraph
 from dfmeta.pipeline.closed_form import ROUNDED, TOLERANCE, Progress, Source, require_finite, require_same, stages
 from dfmeta.pipeline.evaluation import Evaluation, evaluate
@@ -25,7 +26,6 @@ from dfmeta.pipeline.synthesising import new_student
 
 Inputs = Callable[[], Tensor]
 
-_VALUE_BITS = {"int8": 8, "uint8": 8, "int4": 4, "uint4": 4}
 # Of weights, and of the biases between 8-bit weights and values.
 _CODES = frozenset({"int4", "int8", "int32"})
 _SHRINK = frozenset({"prune", "factorize"})
@@ -140,17 +140,10 @@ def verify(step: Step, graph: Graph, source: Source, before: int) -> None:
             made the graph no smaller.
     """
     require_finite(graph)
-    rounded = [ROUNDED[_VALUE_BITS[dtype]] for dtype in _value_types(graph)]
-    require_same(graph, source, max(rounded, default=TOLERANCE))
+    require_same(graph, source, max((ROUNDED[bits] for bits in value_bits(graph)), default=TOLERANCE))
     after = weight_count(graph)
     if step.name in _SHRINK and after > before:
         raise ExportError(graph.where, f"{after} weights after {step.name}", f"at most the {before} before it")
-
-
-def _value_types(graph: Graph) -> set[str]:
-    """Integer types that values, and not only weights, are rounded to."""
-    nodes = (node for node in graph.model.graph.node if node.op_type == "QuantizeLinear")
-    return {graph.dtype(node.output[0]) for node in nodes} & _VALUE_BITS.keys()
 
 
 def weight_count(graph: Graph) -> int:

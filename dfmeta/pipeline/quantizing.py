@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dfmeta.compress import quantize as step
 from dfmeta.errors import UnknownName
-from dfmeta.export.matmul_nbits import matmul_nbits_model
+from dfmeta.export.matmul_nbits import matmul_nbits_model, stored_bytes
 from dfmeta.export.qoperator import integer_graph
 from dfmeta.pipeline.closed_form import ROUNDED, Progress, Written, finish, open_source, stages
 
@@ -78,7 +78,7 @@ def quantize(
     graph = integer_graph(found.model) if form == "qoperator" else found.graph
 
     def for_onnxruntime(properties: Mapping[str, str]) -> bytes:
-        return matmul_nbits_model(found.model, properties)
+        return matmul_nbits_model(found.model, properties, int4=config.int4)
 
     written = finish(
         source,
@@ -92,7 +92,7 @@ def quantize(
         raw=for_onnxruntime if form == "matmulnbits" else None,
         progress=progress,
     )
-    layers = found.layers
+    layers = _as_stored(found) if form == "matmulnbits" else found.layers
     return Quantized(
         written,
         form,
@@ -101,6 +101,15 @@ def quantize(
         sum(layer.nominal_bytes for layer in layers),
         4 * sum(layer.parameters for layer in layers),
         _notes(layers, config, form),
+    )
+
+
+def _as_stored(found: step.Result) -> tuple[step.Layer, ...]:
+    """The layers with the bytes of blocks, each of which has scales of its own; a weight that is shared counts once."""
+    stored = stored_bytes(found.graph, found.model)
+    return tuple(
+        replace(layer, bytes=stored[layer.weight]) if layer.weight in stored and layer.parameters else layer
+        for layer in found.layers
     )
 
 

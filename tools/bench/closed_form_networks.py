@@ -154,8 +154,6 @@ class Network:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        # Moved across other operators, 4-bit values would meet some that do not take them.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         raw = graph if isinstance(graph, bytes) else graph.raw
         try:
             session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])

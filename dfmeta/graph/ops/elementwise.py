@@ -90,9 +90,10 @@ def clip_attribute(node: Node, x: Tensor) -> Tensor:
 @operator("Clip", since=11)
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """X within [low, high], either of which may be left out."""
+    # The gradient of what lies on an end passes whole, as that of what lies between does.
     if low is not None:
-        x = torch.maximum(x, low.to(x.dtype))
-    return x if high is None else torch.minimum(x, high.to(x.dtype))
+        x = x.clamp(min=low.to(x.dtype))
+    return x if high is None else x.clamp(max=high.to(x.dtype))
 
 
 _UNARY: Final[dict[str, Callable[[Tensor], Tensor]]] = {
