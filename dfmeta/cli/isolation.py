@@ -231,7 +231,7 @@ def _become_child(tells: int, alive: int, folder: str) -> None:
             sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted_once())
-    threading.Thread(target=_end_with_the_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, args=(alive, folder), daemon=True).start()
     _watched.watch(Teller(tells))
 
 
@@ -248,9 +248,10 @@ def _interrupted_once() -> Callable[[int, FrameType | None], None]:
     return interrupt
 
 
-def _end_with_the_parent(alive: int) -> None:
+def _end_with_the_parent(alive: int, folder: str) -> None:
     """Wait until the parent is gone, by whatever; end then, tidily if that can be done soon."""
     os.read(alive, 1)
+    _clear({folder})
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_GRACE)
     os._exit(1)

@@ -272,7 +272,7 @@ def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
     out = writer(tmp_path / "writer.py", "time.sleep(60)", tmp_path / "out")
     process = started(sys.executable, tmp_path / "writer.py", out)
     assert process.stdout is not None
-    process.stdout.readline()
+    temporary = process.stdout.readline().strip()
     process.kill()
     with process:
         process.communicate(timeout=60)
@@ -281,6 +281,7 @@ def test_a_child_without_a_parent_ends(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     assert [path.name for path in tmp_path.iterdir()] == ["writer.py"]
+    assert not os.path.exists(temporary)
 
 
 def test_every_verb_but_those_that_only_read_is_watched() -> None:
