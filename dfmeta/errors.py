@@ -15,6 +15,7 @@
     │  └─ MethodInput                2           a method without what it needs, or given what it cannot use
     ├─ ExportError                   1           the exported graph does not agree with its source
     ├─ OutputExists                  2           we never overwrite what is already there
+    ├─ LimitExceeded                 3           work that takes more memory or time than it is allowed
     └─ MissingExtra (ImportError)    3           an optional dependency is not installed
 
 Text shape: *where: found X, expected Y. What to do.*
@@ -75,14 +76,15 @@ class DfmetaError(Exception):
         self.where, self.found, self.expected, self.fix = where, found, expected, fix
 
     def as_dict(self) -> dict[str, object]:
-        """The same facts for ``--json``."""
-        return {
+        """The same facts for ``--json``, with the code of the rule where there is one."""
+        facts: dict[str, object] = {
             "type": type(self).__name__,
             "where": self.where,
             "found": self.found,
             "expected": self.expected,
             "fix": self.fix,
         }
+        return facts | {"code": self.code} if hasattr(self, "code") else facts
 
 
 class SchemaError(DfmetaError):
@@ -209,6 +211,22 @@ class OutputExists(DfmetaError):
         fix: str = "Choose another output path, or move the old one away.",
     ) -> None:
         super().__init__(str(path), found, "a path that does not exist yet", fix)
+
+
+class LimitExceeded(DfmetaError):
+    """Work that was not begun, or was stopped, because it takes more memory or time than it is allowed.
+
+    Attributes:
+        code: which of the two: ``memory-limit`` or ``time-limit``, of ``spec/error-codes.md``.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, where: str, found: str, expected: str = "", fix: str = "", *, code: str = "memory-limit"
+    ) -> None:
+        super().__init__(where, found, expected, fix)
+        self.code = code
 
 
 class MissingExtra(DfmetaError, ImportError):

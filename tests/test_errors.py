@@ -11,6 +11,8 @@ import pytest
 from dfmeta import errors
 from dfmeta.errors import (
     DfmetaError,
+    GraphError,
+    LimitExceeded,
     MissingExtra,
     OutputExists,
     Problem,
@@ -120,3 +122,9 @@ def test_other_special_texts() -> None:
         "decoding images: found no package 'PIL', expected it to be installed. Run: pip install 'dfmeta[images]'"
     )
     assert isinstance(SAMPLES[MissingExtra], ImportError)
+
+
+def test_a_code_is_told_where_there_is_one() -> None:
+    assert GraphError("m.onnx", "a loop", code="graph-control-flow").as_dict()["code"] == "graph-control-flow"
+    assert LimitExceeded("m.onnx", "9 GiB", code="memory-limit").as_dict()["code"] == "memory-limit"
+    assert "code" not in OutputExists("out").as_dict()

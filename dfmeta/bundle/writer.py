@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dfmeta._watched import staging
 from dfmeta.bundle.safetensors_strict import (
     LENGTH_BYTES,
     METADATA_KEY,
@@ -166,8 +167,14 @@ def _bytes_of(content: Content, manifest: v1.Manifest) -> bytes:
 def _staged(final: Path) -> Iterator[Path]:
     """A hidden sibling name; whatever is left under it afterwards is removed."""
     temporary = final.parent / f".{final.name}.dfmeta-tmp-{secrets.token_hex(4)}"
-    try:
+    with staging(temporary), _tidied(final, temporary):
         yield temporary
+
+
+@contextmanager
+def _tidied(final: Path, temporary: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         fix = "Nothing was written: make room, or choose another place."

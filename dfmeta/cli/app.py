@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from dfmeta import __version__
-from dfmeta.cli import failures
+from dfmeta.cli import failures, isolation
 from dfmeta.cli.audit import audit
+from dfmeta.cli.bounds import bounded
 from dfmeta.cli.compress import compress
 from dfmeta.cli.convert import convert
 from dfmeta.cli.demo import demo
@@ -47,6 +48,9 @@ VERBS = (
     demo,
 )
 
+# It reads a manifest, and runs nothing. Every other verb may run a graph, and does its work in a child process.
+READ_ONLY = (show,)
+
 _VERBATIM = "\b\n"
 
 
@@ -66,7 +70,7 @@ app = typer.Typer(
     "its check, 2 wrong use, 3 something missing or unsupported, 4 a bug of ours.",
 )
 for verb in VERBS:
-    app.command(help=_help(verb))(expanded(verb))
+    app.command(help=_help(verb))(expanded(verb if verb in READ_ONLY else bounded(verb)))
 
 
 def _version(asked: bool) -> None:
@@ -87,6 +91,9 @@ def dfmeta(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    As a program, without ``arguments``, a verb that may run a graph does its work in a child process
+    (:mod:`dfmeta.cli.isolation`). With ``arguments`` all is done in this process, and nothing watches over it.
+
     Args:
         arguments: in place of ``sys.argv[1:]``.
 
@@ -94,6 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code. Nothing is raised, whatever happens.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and (verb := _runs_graphs(given)):
+        return isolation.run(lambda: _main(given), lambda error: failures.ended(error, verb, as_json="--json" in given))
+    return _main(given)
+
+
+def _runs_graphs(arguments: list[str]) -> str:
+    """The verb, if it is one that may run a graph and is not only asked for help; otherwise nothing."""
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    others = {each.__name__ for each in VERBS if each not in READ_ONLY}
+    return verb if verb in others and not {"-h", "--help"} & set(arguments) else ""
+
+
+def _main(given: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = failures.show_warning
         code = _run(given) if given else max(_run(["--help"]), failures.WRONG_USE)

@@ -11,7 +11,7 @@ from typing import TextIO
 import typer
 
 from dfmeta.cli import output
-from dfmeta.errors import DfmetaError
+from dfmeta.errors import DfmetaError, LimitExceeded, Problem
 
 WRONG_USE, UNAVAILABLE, OUR_BUG, INTERRUPTED, BROKEN_PIPE = 2, 3, 4, 130, 141
 DEBUG = "DFMETA_DEBUG"
@@ -43,6 +43,26 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if code == OUR_BUG and os.environ.get(DEBUG):
         traceback.print_exception(error, file=sys.stderr)
     return code
+
+
+def ended(error: BaseException, verb: str, *, as_json: bool) -> int:
+    """Say why the process that did the work was ended.
+
+    Args:
+        error: why.
+        verb: what it was doing; ``validate`` answers in the form that it always does.
+        as_json: also print it as a document on stdout.
+
+    Returns:
+        The exit code.
+    """
+    if verb != "validate" or not isinstance(error, LimitExceeded):
+        return report(error, as_json=as_json)
+    if as_json:
+        problem = Problem(error.where, error.code, error.found, error.expected, error.fix)
+        output.document({"valid": False, "errors": [problem]})
+    output.say(str(error), "error")
+    return error.exit_code
 
 
 def _explain(error: BaseException) -> tuple[int, dict[str, object], str]:

@@ -12,7 +12,7 @@ from dfmeta.cli import failures, options, output, progress
 if TYPE_CHECKING:
     from dfmeta.bundle import Report
 
-UNSUPPORTED = frozenset({"unsupported-version", "unsupported-feature"})
+UNSUPPORTED = frozenset({"unsupported-version", "unsupported-feature", "memory-limit", "time-limit"})
 
 
 def validate(
@@ -24,7 +24,8 @@ def validate(
 ) -> None:
     """Check a bundle; exit 1 if it is not what it says.
 
-    Exit 3 for one of a version, or with a required feature, that this dfmeta does not know.
+    Exit 3 for one of a version, or with a required feature, that this dfmeta does not know, and for one whose graph
+    takes more memory or time than allowed.
 
     Manifest, every member's bytes, every record's numbers, the graph's safety, and the probe. Example:
 

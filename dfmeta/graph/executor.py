@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dfmeta import _watched
 from dfmeta.errors import GraphError
 from dfmeta.graph.batch import fixed_batch
 from dfmeta.graph.carriers import CARRIERS, to_torch
@@ -67,8 +68,11 @@ class TorchGraph(nn.Module):
                 trainable and name in graph.weights,
             )
         fixed = {name: self._constant(name) for name in self._slots if name not in graph.weights}
-        for name, tensor in fold(steps, fixed, graph).items():
+        with _watched.timed(graph.where, "what is constant in a graph"):
+            folded = fold(steps, fixed, graph)
+        for name, tensor in folded.items():
             self._hold(name, tensor, False)
+        self._ran = False
         # Shapes, axes and the like are read as Python numbers: their constants stay on the CPU for good.
         self._host = {name: self._constant(name) for name in steering_constants(steps) if name in self._slots}
         self._probe = next((name for name in self._slots if graph.value(name).dtype in FLOATS), None)
@@ -151,13 +155,22 @@ class TorchGraph(nn.Module):
                 "a free one: BatchNormalization learns from the whole batch",
                 "Export the graph with a dynamic batch.",
             )
-        if groups is None:
-            found = self._execute(chosen, given, names)
-        elif self._freed():
-            found = self._execute(self._plan(names, real, True), given, names)
+        if groups is not None and self._freed():
+            chosen, groups = self._plan(names, real, True), None
+        if self._ran:
+            found = self._executed(chosen, given, names, groups)
         else:
-            found = self._each(chosen, given, names, groups)
+            with _watched.timed(self.graph.where, "a first forward pass"):
+                found = self._executed(chosen, given, names, groups)
+            self._ran = True
         return {name: self._declared(name, tensor) for name, tensor in found.items()}
+
+    def _executed(
+        self, chosen: Plan, given: Mapping[str, Tensor], names: Sequence[str], groups: int | None
+    ) -> dict[str, Tensor]:
+        if groups is None:
+            return self._execute(chosen, given, names)
+        return self._each(chosen, given, names, groups)
 
     def _given(self, chosen: Plan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name in chosen.inputs:

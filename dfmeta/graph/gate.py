@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import checker, defs
 
 from dfmeta.errors import GraphError, UnsupportedOperator
+from dfmeta.graph import wire
 from dfmeta.graph.dtypes import name_of
 from dfmeta.graph.inference import REEXPORT, first_line, infer, node_label, with_identity
 
@@ -44,6 +45,10 @@ def parse(raw: bytes, where: str) -> onnx.ModelProto:
         raise GraphError(
             where, f"{len(raw)} bytes", f"at most {MAX_BYTES}", "Split or shrink the model.", code="graph-too-large"
         )
+    if crowded := wire.too_many(raw, onnx.ModelProto.DESCRIPTOR):
+        fix = "Simplify the graph before publishing it."
+        expected = f"at most {wire.MAX_MESSAGES} messages and {wire.MAX_FIELDS} fields"
+        raise GraphError(where, crowded, expected, fix, code="graph-too-large")
     try:
         model = onnx.load_model_from_string(raw)
     except (DecodeError, ValueError) as error:

@@ -18,8 +18,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from dfmeta import _watched
 from dfmeta.errors import GraphError
 from dfmeta.graph import dtypes, gate
+from dfmeta.graph.memory import asked_for
 from dfmeta.graph.parameters import weight_names
 
 
@@ -72,14 +74,16 @@ class Graph:
 
         Raises:
             GraphError: anything the gate refuses; the text names the node or tensor.
+            LimitExceeded: at the command line only: it needs more memory than is allowed.
         """
-        model = gate.parse(raw, where)
-        gate.check(model, raw, where)
-        inferred = gate.infer(model, where)
+        with _watched.timed(where, "a graph"):
+            model = gate.parse(raw, where)
+            gate.check(model, raw, where)
+            inferred = gate.infer(model, where)
         values = {value.name: value for value in map(_value, _typed(inferred))}
         values |= {tensor.name: _constant(tensor) for tensor in model.graph.initializer}
         given = {tensor.name for tensor in model.graph.initializer}
-        return cls(
+        graph = cls(
             raw=raw,
             model=model,
             sha256=hashlib.sha256(raw).hexdigest(),
@@ -90,6 +94,8 @@ class Graph:
             where=where,
             _values=values,
         )
+        _watched.loaded(where, lambda: asked_for(graph))
+        return graph
 
     @classmethod
     def from_file(cls, path: str | Path) -> Graph:
@@ -99,7 +105,9 @@ class Graph:
             GraphError: an unreadable file, or anything the gate refuses.
         """
         try:
-            raw = Path(path).read_bytes()
+            with Path(path).open("rb") as file:
+                # One byte more than the gate lets pass: a file without an end is refused like any that is too large.
+                raw = file.read(gate.MAX_BYTES + 1)
         except OSError as error:
             raise GraphError(
                 str(path), f"no readable file ({error.strerror})", "an ONNX file", "Check the path."

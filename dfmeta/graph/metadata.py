@@ -1,4 +1,4 @@
-"""Free text inside a graph: exporters write source paths and stack traces there, so ours writes nothing."""
+"""Free text inside a graph: exporters write source paths and stack traces there, and nothing of it is published."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx
+
+from dfmeta.graph.load import Graph
 
 PRODUCER = "dfmeta"
 
@@ -19,6 +21,20 @@ def strip(model: onnx.ModelProto) -> None:
     for name in ("producer_version", "domain", "model_version"):
         model.ClearField(name)
     model.producer_name = PRODUCER
+
+
+def without_text(graph: Graph) -> Graph:
+    """The same graph without documentation strings and metadata properties; ``graph`` itself if it has none.
+
+    Exporters leave source lines, stack traces and the names of folders there. No number of the graph changes, and no
+    name.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    _strip(model)
+    if model == graph.model:
+        return graph
+    return Graph.from_bytes(model.SerializeToString(deterministic=True), graph.where)
 
 
 def set_properties(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from dfmeta import _watched
 from dfmeta.errors import GraphError
 from dfmeta.graph.batch import fixed_batch, free_batch
 from dfmeta.graph.load import Graph
@@ -67,7 +68,10 @@ class OrtGraph:
         self._given = [name for name in dict.fromkeys(values) if graph.value(name) and name in given]
         tapped = [name for name in dict.fromkeys(values) if name not in outputs | given]
         self._names = [output.name for output in graph.outputs] + tapped
-        self._session = _session(graph, tapped, threads, written)
+        self._ran = False
+        # It computes what is constant, which is what a graph asks for like any other of its values.
+        with _watched.timed(graph.where, "a session of onnxruntime"):
+            self._session = _session(graph, tapped, threads, written)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs and the chosen values, by name.
@@ -96,7 +100,12 @@ class OrtGraph:
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            arrays = self._session.run(self._names, dict(inputs))
+            if self._ran:
+                arrays = self._session.run(self._names, dict(inputs))
+            else:
+                with _watched.timed(self.graph.where, "a first forward pass"):
+                    arrays = self._session.run(self._names, dict(inputs))
+                self._ran = True
         except _FAILURES as error:
             raise GraphError(
                 self.graph.where,

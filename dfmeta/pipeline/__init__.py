@@ -1,6 +1,10 @@
 """The pipeline floor: public functions that combine the floors below, one for each verb.
 
 Each name brings its own module when it is first used: checking a bundle needs far less than recording one.
+
+These functions do not isolate: they run a graph in the process that calls them, without a limit on its memory or its
+time. The command line does each verb's work in a child process that it watches. A program that opens bundles of
+strangers should call the command, or give these functions a process of its own with limits of its own.
 """
 
 from __future__ import annotations

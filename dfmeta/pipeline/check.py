@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfmeta import bundle as bundles
 from dfmeta.bundle import Bundle, Report
-from dfmeta.errors import DfmetaError, GraphError, Problem
+from dfmeta.errors import DfmetaError, GraphError, LimitExceeded, Problem
 from dfmeta.schema import MANIFEST_NAME
 
 
@@ -30,7 +30,7 @@ def validate(path: str | Path, *, strict: bool = False) -> Report:
             problems.append(_changed(bundle.identity, report.identity))
         elif bundle.manifest.model.graph is not None:
             problems += _graph_problems(bundle)
-    except GraphError as error:
+    except (GraphError, LimitExceeded) as error:
         problems.append(Problem(error.where, error.code, error.found, error.expected, error.fix))
     except DfmetaError as error:
         # All of it was in order a moment ago.

@@ -12,6 +12,7 @@ import numpy as np
 from dfmeta.data import DataSource
 from dfmeta.errors import DataError
 from dfmeta.graph import Graph
+from dfmeta.pipeline import leaks
 from dfmeta.pipeline.distributed import cut
 from dfmeta.pipeline.gathering import Gathering, Job, Progress
 from dfmeta.pipeline.release import Published, Publishing, Release, publish
@@ -116,6 +117,8 @@ def record_with(
     running: Running | None = None,
 ) -> Published:
     """:func:`record`, with its options in three pieces."""
+    # Before the work, and not only after it.
+    leaks.require_none(graph, release=asdict(publishing.release))
 
     def choose(job: Job) -> range:
         _require_units(job, publishing)

@@ -12,6 +12,8 @@ import numpy as np
 from dfmeta.bundle import Content, write_bundle
 from dfmeta.errors import DataError
 from dfmeta.graph import Graph
+from dfmeta.graph.metadata import without_text
+from dfmeta.pipeline import leaks
 from dfmeta.pipeline.drafting import (
     GRAPH_PATH,
     PROBE_PATH,
@@ -161,6 +163,9 @@ def publish(
 ) -> Published:
     """Write a bundle from a graph and a finished recording.
 
+    What is written is the graph that was recorded, but for documentation strings and metadata properties: exporters
+    leave paths and stack traces there.
+
     Args:
         out: the bundle's folder; must not exist.
         graph: the graph that was recorded.
@@ -173,13 +178,20 @@ def publish(
         label_names: names of the classes; their numbers where there are none.
         classes: number of classes, or None.
         engine: what ran the graph; onnxruntime on the CPU unless told.
+
+    Raises:
+        OutputExists: something is at ``out`` already.
+        DataError: a name in the graph or the manifest that holds a path of a machine, or somebody's address.
+        SchemaError: numbers that break the format.
     """
+    graph = without_text(graph)
     ranges = {entry.name: input_range(entry) for entry in inputs}
     bounds = {name: pair for name, pair in ranges.items() if np.isfinite(pair).all()}
     probe = take_probe(graph, recording.sites, bounds, seed)
     labels = list(label_names or map(str, range(classes or 0)))
     origin = Origin(inputs, labels, split, seed, limit, engine or engine_words(None, "cpu"))
     manifest = draft_manifest(graph, recording, probe, origin, release)
+    leaks.require_none(graph, manifest=manifest.model_dump(mode="json"))
     tensors = sidecar_tensors(recording)
     members: dict[str, Content] = {GRAPH_PATH: graph.raw, RECORDS_PATH: tensors, PROBE_PATH: probe.tensors}
     identity = write_bundle(out, manifest, members)

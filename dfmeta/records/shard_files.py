@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from dfmeta._watched import staging
 from dfmeta.bundle import members, parse_header
 from dfmeta.bundle.safetensors_strict import LENGTH_BYTES, NUMPY_DTYPES, header_length
 from dfmeta.errors import BundleError, IntegrityError, OutputExists, Problem, SchemaError
@@ -65,7 +66,7 @@ def write_private(
     if os.path.lexists(final) and not replace:
         raise OutputExists(final)
     temporary = final.parent / f".{final.name}{_TEMPORARY}{secrets.token_hex(4)}"
-    with _reported(final, temporary):
+    with staging(temporary), _reported(final, temporary):
         os.mkdir(temporary, FOLDER_MODE)
         files = {STATE_NAME: _write(temporary / STATE_NAME, _safetensors(arrays))}
         for each, content in further.items():
@@ -83,8 +84,9 @@ def remove(folder: Path) -> None:
     """Take a folder away: first its name, in one step, then what it holds."""
     if os.path.lexists(folder):
         doomed = folder.parent / f".{folder.name}{_TEMPORARY}{secrets.token_hex(4)}"
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed)
+        with staging(doomed):
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -102,7 +104,10 @@ def read_document(folder: Path, name: str) -> dict[str, Any]:
     where = str(folder / name)
     with members.folder(folder) as root, members.member(root, name) as opened:
         descriptor = _accept(opened, where)
-        raw = _accept(members.read(descriptor, os.fstat(descriptor).st_size, 0, where), where)
+        size = os.fstat(descriptor).st_size
+        if size > _DOCUMENT.size:
+            raise SchemaError(where, [Problem(name, "too-large", f"{size} bytes", f"at most {_DOCUMENT.size}")])
+        raw = _accept(members.read(descriptor, size, 0, where), where)
     document = json_strict.parse(raw, where, _DOCUMENT)
     if not isinstance(document, dict):
         raise SchemaError(where, [Problem("document", "wrong-type", json_strict.shown(document), "an object")])

@@ -102,3 +102,10 @@ def test_long_vectors_are_not_propagated() -> None:
     start = time.perf_counter()
     assert load(model).value("zeros").shape == (2**30,)
     assert time.perf_counter() - start < 5
+
+
+def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_BYTES", 1000)
+    with pytest.raises(GraphError, match="found 1001 bytes, expected at most 1000") as caught:
+        Graph.from_file("/dev/zero")
+    assert caught.value.code == "graph-too-large"

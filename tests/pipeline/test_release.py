@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 
@@ -12,7 +14,9 @@ from dfmeta import __version__
 from dfmeta.bundle import Bundle
 from dfmeta.data import from_flags, open_data
 from dfmeta.errors import DataError, GraphError, OutputExists, StepError, UnknownName
-from dfmeta.pipeline import Gathering, plan_facts, record, validate
+from dfmeta.graph import Graph
+from dfmeta.graph.metadata import without_text
+from dfmeta.pipeline import Gathering, leaks, plan_facts, record, validate
 from dfmeta.pipeline.release import Release
 
 OPS = from_flags(1 / 255)
@@ -229,4 +233,76 @@ def test_a_graph_without_sites_is_refused(tmp_path, patients, linear):
     sequence_first = type(graph).from_bytes(model.SerializeToString(), "sequence.onnx")
     with pytest.raises(GraphError, match="batch as its axis 0"):
         record(sequence_first, str(patients), tmp_path / "out", presets=["top-layer"], by_class=False)
+    assert not (tmp_path / "out").exists()
+
+
+def with_text(graph, place):
+    """The same graph as an exporter may leave it: with a path wherever text can be."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    for message in (model, model.graph, model.graph.node[0], model.graph.initializer[0], model.graph.input[0]):
+        message.doc_string = place
+        message.metadata_props.add(key="pkg.torch.onnx.stack_trace", value=f'File "{place}/net.py", line 3')
+    return Graph.from_bytes(model.SerializeToString(), "model.onnx")
+
+
+def test_free_text_in_the_graph_is_not_published(digits_teacher, patients, tmp_path):
+    told = with_text(digits_teacher, "/srv/anns-patients")
+    assert b"anns-patients" in told.raw
+    record(told, f"{patients}", tmp_path / "out", presets=["top-layer"], preprocessing=OPS)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"anns-patients" not in path.read_bytes(), path
+    published = (tmp_path / "out" / "model.onnx").read_bytes()
+    assert published == without_text(digits_teacher).raw
+    assert validate(tmp_path / "out").valid
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"node": "/home/ann/nets/conv1"}, "the name of a node"),
+        ({"node": "C:\\Users\\ann\\conv1"}, "the name of a node"),
+        ({"node": "file:///data/conv1"}, "the name of a node"),
+        ({"node": "conv of ann@clinic.example"}, "the name of a node"),
+        ({"graph": "main from /Users/ann/net.py"}, "the graph's name"),
+        ({"release": Release(description="as in /home/ann/thesis")}, "manifest.bundle.description"),
+        ({"labels": ["cat", "ann@clinic.example"]}, "manifest.model.label_sets.names"),
+    ],
+)
+def test_names_that_tell_of_a_machine_or_a_person_are_refused(digits_teacher, digits_bundle, change, where):
+    manifest = Bundle.open(digits_bundle).manifest
+    model = onnx.ModelProto()
+    model.CopyFrom(digits_teacher.model)
+    model.graph.node[0].name = change.get("node", "conv1")
+    model.graph.name = change.get("graph", "main")
+    if "release" in change:
+        said = manifest.bundle.model_copy(update={"description": change["release"].description})
+        manifest = manifest.model_copy(update={"bundle": said})
+    if "labels" in change:
+        (labels,) = manifest.model.label_sets
+        sets = [labels.model_copy(update={"names": change["labels"]})]
+        manifest = manifest.model_copy(update={"model": manifest.model.model_copy(update={"label_sets": sets})})
+    graph = Graph.from_bytes(model.SerializeToString(), "model.onnx")
+    with pytest.raises(DataError, match="no paths of a machine") as caught:
+        leaks.require_none(graph, manifest=manifest.model_dump(mode="json"))
+    assert caught.value.where == where
+
+
+def test_names_with_slashes_and_a_contact_are_published(digits_teacher, digits_bundle):
+    """Names of modules look like paths, and what a publisher says of themselves is theirs to say."""
+    manifest = Bundle.open(digits_bundle).manifest
+    said = manifest.bundle.model_copy(update={"description": "Write to ann@clinic.example.", "title": "home/away"})
+    model = onnx.ModelProto()
+    model.CopyFrom(digits_teacher.model)
+    model.graph.node[0].name = "/layer1/home/conv1"
+    graph = Graph.from_bytes(model.SerializeToString(), "model.onnx")
+    leaks.require_none(graph, manifest=manifest.model_copy(update={"bundle": said}).model_dump(mode="json"))
+
+
+def test_a_path_refuses_the_whole_release(digits_teacher, patients, tmp_path):
+    release = Release(description=f"from {Path.home()}/patients")
+    with pytest.raises(DataError, match="no paths of a machine"):
+        record(
+            digits_teacher, f"{patients}", tmp_path / "out", presets=["top-layer"], preprocessing=OPS, release=release
+        )
     assert not (tmp_path / "out").exists()

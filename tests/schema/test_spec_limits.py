@@ -11,7 +11,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from dfmeta.bundle import safetensors_strict as container
-from dfmeta.graph import gate, inference
+from dfmeta.graph import gate, inference, wire
 from dfmeta.kinds import _spectral
 from dfmeta.kinds.histogram import spec as histogram
 from dfmeta.kinds.second_moment import geometry
@@ -72,6 +72,8 @@ def enforced() -> dict[str, Any]:
         },
         "graph": {
             "bytes": gate.MAX_BYTES,
+            "messages": wire.MAX_MESSAGES,
+            "fields": wire.MAX_FIELDS,
             "nodes": gate.MAX_NODES,
             "initializers": gate.MAX_INITIALIZERS,
             "rank": gate.MAX_RANK,

@@ -41,6 +41,8 @@ NO_VECTOR = {
     "noncharacter": "the vector is acceptable",
     "graph": "a graph that passes the gate and that one runtime does not run",
     "graph-too-large": "files of a hundred thousand nodes",
+    "memory-limit": "what one machine allows",
+    "time-limit": "what one machine allows",
 }
 
 
@@ -131,6 +133,8 @@ def codes_in_source() -> set[str]:
         "records/probe.py",
         "graph/gate.py",
         "graph/inference.py",
+        "cli/isolation.py",
+        "cli/bounds.py",
     )
     sources += [ROOT / "dfmeta" / name for name in names]
     for path in sources:
