@@ -14,6 +14,7 @@ import typer
 from dfmeta import __version__
 from dfmeta.cli import failures
 from dfmeta.cli.audit import audit
+from dfmeta.cli.check import check
 from dfmeta.cli.compress import compress
 from dfmeta.cli.convert import convert
 from dfmeta.cli.demo import demo
@@ -44,6 +45,7 @@ VERBS = (
     compress,
     convert,
     evaluate,
+    check,
     demo,
 )
 

@@ -113,11 +113,13 @@ class Storage:
             group.last = max(group.last, last)
         return made
 
-    def temporaries(self) -> int:
-        """Bytes of everything that nodes make and that is no output, each as its own type says."""
-        ends = {value.name for value in self.graph.outputs}
+    def unplanned(self) -> tuple[int, int]:
+        """Bytes of everything that nodes make and that is no output, and of inputs and outputs; of their own types."""
+        outputs = {value.name for value in self.graph.outputs}
         made = {name for node in self.graph.model.graph.node for name in node.output if name}
-        return sum(stored_bytes(self._elements(name), self.graph.dtype(name)) for name in made - ends)
+        ends = outputs | {value.name for value in self.graph.inputs}
+        sizes = {name: stored_bytes(self._elements(name), self.graph.dtype(name)) for name in made | ends}
+        return sum(sizes[name] for name in made - outputs), sum(sizes[name] for name in ends)
 
     def bytes(self, name: str) -> int:
         """Bytes of a value as it is stored."""

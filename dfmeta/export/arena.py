@@ -64,12 +64,14 @@ class Plan:
         live_bytes: what is alive together at the worst moment; no plan needs less.
         temporaries_bytes: every value between inputs and outputs in a place of its own and of its own type, constants
             that nodes compute included: what generated C without a plan takes from the stack.
+        ends_bytes: inputs and outputs, of their own types: what the caller of such C holds.
     """
 
     buffers: tuple[Buffer, ...]
     peak_bytes: int
     live_bytes: int
     temporaries_bytes: int
+    ends_bytes: int
 
     def alive(self) -> tuple[Buffer, ...]:
         """What is alive at the (first) worst moment, the largest first."""
@@ -101,7 +103,7 @@ def plan(graph: Graph, *, element_bytes: int | None = None) -> Plan:
         Buffer(group.values, group.bytes, group.first, group.last, offset)
         for group, offset in zip(groups, offsets, strict=True)
     )
-    return Plan(buffers, arena_size(intervals, offsets), live_bound(intervals), storage.temporaries())
+    return Plan(buffers, arena_size(intervals, offsets), live_bound(intervals), *storage.unplanned())
 
 
 def assign(intervals: Sequence[Interval]) -> tuple[int, ...]:

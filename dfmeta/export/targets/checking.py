@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dfmeta.errors import GraphError
 from dfmeta.export import arena
@@ -43,6 +43,14 @@ class Checked:
     def fits(self) -> bool:
         """Whether nothing is violated."""
         return not self.violations
+
+    def as_dict(self) -> dict[str, object]:
+        """The same in JSON types."""
+        facts = {name: getattr(self, name) for name in ("target", "board", "ram", "flash", "ram_bytes")}
+        costs = None if self.costs is None else asdict(self.costs)
+        lists = {"violations": self.violations, "advice": self.advice}
+        found = {name: [one.as_dict() for one in several] for name, several in lists.items()}
+        return {"fits": self.fits, **facts, "costs": costs, **found}
 
 
 def check(
@@ -93,10 +101,7 @@ def ram_bytes(plan: arena.Plan, memory: str) -> int:
         plan: of the graph.
         memory: ``arena``; or ``temporaries``, with inputs and outputs, which the caller of generated C holds.
     """
-    if memory == "arena":
-        return plan.peak_bytes
-    ends = sum(one.bytes for one in plan.buffers if one.first < 0)
-    return plan.temporaries_bytes + ends
+    return plan.peak_bytes if memory == "arena" else plan.temporaries_bytes + plan.ends_bytes
 
 
 def _over(
