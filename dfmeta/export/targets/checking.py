@@ -75,21 +75,20 @@ def check(
     """
     known = reading.load(target) if isinstance(target, str) else target
     place = reading.board(known, board) if board else None
+    source = None
     if place is not None:
+        source = known.sources[place.source] if ram is None and flash is None else None
         ram, flash = place.ram if ram is None else ram, place.flash if flash is None else flash
     found = list(broken(Facts(graph), known))
     try:
         plan = arena.plan(graph, element_bytes=1 if known.quantizes else None)
         costs = device_costs(graph, plan, as_int8=known.quantizes)
+        needed = ram_bytes(plan, known.memory)
+        found += [Violation(*one, source) for one in _over(graph, known, plan, costs, needed, ram, flash)]
     except GraphError as error:
-        plan, costs = None, None
+        costs, needed = None, None
         if ram is not None or flash is not None:
             found.append(Violation("costs", error.where, error.found, error.expected, error.fix))
-    needed = None
-    if plan is not None and costs is not None:
-        needed = ram_bytes(plan, known.memory)
-        source = known.sources[place.source] if place is not None else None
-        found += [Violation(*one, source) for one in _over(graph, known, plan, costs, needed, ram, flash)]
     violations = tuple(one for one in found if not one.advice)
     return Checked(known.name, board, ram, flash, violations, tuple(one for one in found if one.advice), costs, needed)
 

@@ -87,10 +87,6 @@ class Facts:
             return "qoperator"
         return "qdq" if present & QUANTIZERS else "none"
 
-    def where(self, label: str) -> str:
-        """A node for people."""
-        return label
-
     def values(self) -> Iterator[tuple[str, str]]:
         """Label of a node and each value that it makes or reads and that no constant settles, each value once."""
         seen = set(self.constants)
