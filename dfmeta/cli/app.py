@@ -15,6 +15,7 @@ from dfmeta import __version__
 from dfmeta.cli import failures, isolation
 from dfmeta.cli.audit import audit
 from dfmeta.cli.bounds import bounded
+from dfmeta.cli.check import check
 from dfmeta.cli.compress import compress
 from dfmeta.cli.convert import convert
 from dfmeta.cli.demo import demo
@@ -45,6 +46,7 @@ VERBS = (
     compress,
     convert,
     evaluate,
+    check,
     demo,
 )
 

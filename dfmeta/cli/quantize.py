@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +31,12 @@ def quantize(
         int | None, typer.Option(metavar="N", min=1, help="Mixed precision: all weights within so many bytes.")
     ] = None,
     form: Annotated[
-        str, typer.Option(metavar="NAME", help="qdq; qoperator, for code generators; or matmulnbits, for onnxruntime.")
-    ] = "qdq",
+        str | None,
+        typer.Option(metavar="NAME", help="qdq; qoperator, for code generators; or matmulnbits, for onnxruntime."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help="Write what this runtime or chip takes, such as cortex-m; see check.")
+    ] = "",
     no_int4: Annotated[
         bool, typer.Option("--no-int4", help="Store codes of few bits in INT8, for targets without INT4.")
     ] = False,
@@ -63,7 +68,17 @@ def quantize(
         from dfmeta.pipeline.quantizing import quantize as run
 
         config = configured(Config(), given)
-        done = run(bundle, out, config=config, form=form, data=data, limit=limit, seed=seed, progress=report)  # type: ignore[arg-type]
+        done = run(
+            bundle,
+            out,
+            config=config,
+            form=form,  # type: ignore[arg-type]  # looked up by name
+            target=target,
+            data=data,
+            limit=limit,
+            seed=seed,
+            progress=report,
+        )
     output.warn(done.notes)
     _print(done, as_json=as_json)
 
@@ -115,7 +130,8 @@ def _print(done: Quantized, *, as_json: bool) -> None:
         columns_table(columns, rows, numbers=columns[2:4] + columns[6:]),
         facts_table(facts),
     ]
-    output.result(output.plain(done), tables, as_json=as_json)
+    checked = None if done.checked is None else done.checked.as_dict()
+    output.result({**output.plain(replace(done, checked=None)), "checked": checked}, tables, as_json=as_json)
 
 
 def _bits(bits: int) -> str:

@@ -97,7 +97,7 @@ class QuantizedModel:
         return int4 and any(weight.bits <= 4 for weight in self.weights)
 
 
-def quantized_graph(model: QuantizedModel, *, int4: bool = True) -> Graph:
+def quantized_graph(model: QuantizedModel, *, int4: bool = True, integer_bias: bool = True) -> Graph:
     """The model with its weights as integers behind DequantizeLinear, and its values rounded in passing.
 
     Opset 18 and IR 8 where weights are stored in eight bits, else opset 21 and IR 10, whose INT4 holds 2, 3 and 4 bits.
@@ -109,6 +109,7 @@ def quantized_graph(model: QuantizedModel, *, int4: bool = True) -> Graph:
         model: what to write.
         int4: store codes of at most 4 bits as INT4. Where a target has no INT4, the codes are stored as INT8: the same
             function at twice the bytes.
+        integer_bias: write biases as INT32 where they can be; some parsers take them in floating point only.
 
     Raises:
         ExportError: a graph that the operator set cannot say.
@@ -116,7 +117,7 @@ def quantized_graph(model: QuantizedModel, *, int4: bool = True) -> Graph:
     opset, ir_version = FEWER_BITS if model.needs_int4(int4=int4) else EIGHT_BITS
     where = model.graph.where
     proto = at_opset(model.graph.model, opset, ir_version, where)
-    _Writer(proto.graph, model, int4).write()
+    _Writer(proto.graph, model, int4, integer_bias).write()
     drop_unused(proto.graph)
     del proto.graph.value_info[:]
     return Graph.from_bytes(proto.SerializeToString(deterministic=True), where)
@@ -125,8 +126,8 @@ def quantized_graph(model: QuantizedModel, *, int4: bool = True) -> Graph:
 class _Writer:
     """Adds quantizers to a graph, in place."""
 
-    def __init__(self, graph: onnx.GraphProto, model: QuantizedModel, int4: bool) -> None:
-        self.graph, self.model, self.int4 = graph, model, int4
+    def __init__(self, graph: onnx.GraphProto, model: QuantizedModel, int4: bool, integer_bias: bool) -> None:
+        self.graph, self.model, self.int4, self.integer_bias = graph, model, int4, integer_bias
         self.taken = {name for node in graph.node for name in (*node.input, *node.output)}
         self.taken |= {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
         self.known = {tensor.name: tensor for tensor in graph.initializer}
@@ -136,7 +137,7 @@ class _Writer:
         weights = {weight.tensor: weight for weight in self.model.weights}
         values = {value.value: value for value in self.model.values}
         first = [self._weight(weight) for weight in weights.values()]
-        first += self._biases(weights, values)
+        first += self._biases(weights, values) if self.integer_bias else []
         made = {name: self._value(value) for name, value in values.items()}
         for weight in weights.values():
             self._replace(weight.tensor, f"{weight.tensor}_dequantized")
@@ -189,9 +190,11 @@ class _Writer:
                 continue
             weight, value = weights.get(node.input[1]), values.get(node.input[0])
             bias = self.known.get(node.input[2])
-            if weight is None or value is None or bias is None or weight.bits != 8 or not value.dtype.endswith("8"):
+            if weight is None or value is None or bias is None or not value.dtype.endswith("8"):
                 continue
-            if list(bias.dims) == [len(weight.scales)]:
+            # A target without INT4 runs codes of few bits in its kernels for eight.
+            eight = weight.bits == 8 or not self.int4
+            if eight and list(bias.dims) == [len(weight.scales)]:
                 nodes += self._bias(node, bias, weight.scales, value.scale)
         return nodes
 

@@ -59,6 +59,8 @@ _HOMES = {
     "publish": "dfmeta.pipeline.release",
     "Running": "dfmeta.pipeline.running",
     "gather": "dfmeta.pipeline.running",
+    "Checked": "dfmeta.pipeline.targeting",
+    "check_target": "dfmeta.pipeline.targeting",
     "DifferentialPrivacy": "dfmeta.records.privacy",
 }
 
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from dfmeta.pipeline.recording import ShardWritten, record, record_shard, record_with
     from dfmeta.pipeline.release import Published, Publishing, Release, publish
     from dfmeta.pipeline.running import Running, gather
+    from dfmeta.pipeline.targeting import Checked, check_target
     from dfmeta.records.privacy import DifferentialPrivacy
 else:
     __getattr__, __dir__ = exports(__name__, _HOMES)
@@ -96,6 +99,7 @@ else:
 __all__ = [
     "DEFAULT_STUDENT",
     "Audit",
+    "Checked",
     "Compressed",
     "Converted",
     "DifferentialPrivacy",
@@ -113,6 +117,7 @@ __all__ = [
     "Running",
     "ShardWritten",
     "audit",
+    "check_target",
     "compress",
     "convert_from",
     "convert_to",

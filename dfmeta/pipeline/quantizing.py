@@ -9,9 +9,14 @@ from typing import Literal
 
 from dfmeta.compress import quantize as step
 from dfmeta.errors import UnknownName
+from dfmeta.export.canonical import canonicalize
 from dfmeta.export.matmul_nbits import matmul_nbits_model, stored_bytes
 from dfmeta.export.qoperator import integer_graph
+from dfmeta.export.quantized import quantized_graph
+from dfmeta.export.targets import Checked, Target, check
+from dfmeta.graph import Graph
 from dfmeta.pipeline.closed_form import ROUNDED, Progress, Written, finish, open_source, stages
+from dfmeta.pipeline.targeting import form_for, integer_bias, integer_target, settings_for
 
 FORMS = ("qdq", "qoperator", "matmulnbits")
 Form = Literal["qdq", "qoperator", "matmulnbits"]
@@ -29,6 +34,7 @@ class Quantized:
         nominal_bytes: the same packed to the very bit.
         float_bytes: of the same weights in float32.
         notes: what a reader should know, in sentences.
+        checked: the file held against the target; None without one.
     """
 
     written: Written
@@ -38,6 +44,7 @@ class Quantized:
     nominal_bytes: int
     float_bytes: int
     notes: tuple[str, ...] = ()
+    checked: Checked | None = None
 
 
 def quantize(
@@ -45,7 +52,8 @@ def quantize(
     out: str | Path,
     *,
     config: step.Config | None = None,
-    form: Form = "qdq",
+    form: Form | None = None,
+    target: str = "",
     data: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -58,7 +66,10 @@ def quantize(
         out: ONNX file to write; must not exist.
         config: settings of the step.
         form: ``qdq``, which any runtime reads; ``qoperator``, integer operators for code generators, 8 bits only; or
-            ``matmulnbits``, onnxruntime's operator for matrix products with 4-bit weights.
+            ``matmulnbits``, onnxruntime's operator for matrix products with 4-bit weights. None for the target's, or
+            ``qdq``.
+        target: write it for this one (:mod:`dfmeta.export.targets`): from the canonical form of the model, in the
+            form and the types that it takes, and held against its rules.
         data: measure on it (what ``--data`` takes); nothing else looks at it.
         limit: on that many units of it, drawn with ``seed``.
         seed: of ``limit``.
@@ -66,16 +77,20 @@ def quantize(
 
     Raises:
         OutputExists: ``out`` is taken.
-        UnknownName: another form or range policy.
+        UnknownName: another form, range policy or target.
         DataError, BundleError, GraphError, StepError, ExportError: see :mod:`dfmeta.errors`.
     """
     config = config or step.Config()
-    if form not in FORMS:
+    if form is not None and form not in FORMS:
         raise UnknownName("form", form, FORMS)
+    profile = integer_target(target) if target else None
+    chosen = form_for(profile, form) if profile is not None else form or FORMS[0]
+    config = settings_for(profile, config) if profile is not None else config
     _, value_bits = step.parsed(config.bits)
     source = open_source(bundle, out)
-    found = step.run(source.graph, source.records, config, stages(progress))
-    graph = integer_graph(found.model) if form == "qoperator" else found.graph
+    teacher = source.graph if profile is None else canonicalize(source.graph, keep_names=True)
+    found = step.run(teacher, source.records, config, stages(progress))
+    graph = _written(found, chosen, config, profile)
 
     def for_onnxruntime(properties: Mapping[str, str]) -> bytes:
         return matmul_nbits_model(found.model, properties, int4=config.int4)
@@ -84,23 +99,25 @@ def quantize(
         source,
         graph,
         out,
-        {"quantize": asdict(config), "form": form},
+        {"quantize": asdict(config), "form": chosen, **({"target": target} if target else {})},
         data=data,
         limit=limit,
         seed=seed,
         tolerance=ROUNDED[value_bits or 8],
-        raw=for_onnxruntime if form == "matmulnbits" else None,
+        raw=for_onnxruntime if chosen == "matmulnbits" else None,
         progress=progress,
     )
-    layers = _as_stored(found) if form == "matmulnbits" else found.layers
+    layers = _as_stored(found) if chosen == "matmulnbits" else found.layers
+    checked = None if profile is None else check(Graph.from_file(out), profile)
     return Quantized(
         written,
-        form,
+        chosen,
         layers,
         sum(layer.bytes for layer in layers),
         sum(layer.nominal_bytes for layer in layers),
         4 * sum(layer.parameters for layer in layers),
-        _notes(layers, config, form),
+        (*_notes(layers, config, chosen), *_misfits(checked)),
+        checked,
     )
 
 
@@ -111,6 +128,22 @@ def _as_stored(found: step.Result) -> tuple[step.Layer, ...]:
         replace(layer, bytes=stored[layer.weight]) if layer.weight in stored and layer.parameters else layer
         for layer in found.layers
     )
+
+
+def _written(found: step.Result, form: str, config: step.Config, target: Target | None) -> Graph:
+    """The graph in its form."""
+    if form == "qoperator":
+        return integer_graph(found.model)
+    if target is None or integer_bias(target):
+        return found.graph
+    return quantized_graph(found.model, int4=config.int4, integer_bias=False)
+
+
+def _misfits(checked: Checked | None) -> tuple[str, ...]:
+    """What the target does not take all the same."""
+    if checked is None:
+        return ()
+    return tuple(f"does not fit {checked.target}: {one}" for one in checked.violations)
 
 
 def _notes(layers: tuple[step.Layer, ...], config: step.Config, form: str) -> tuple[str, ...]:

@@ -1,0 +1,113 @@
+"""``dfmeta check``: does a model fit a runtime or chip, and what does it cost there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfmeta.cli import options, output, progress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dfmeta.export.targets import Checked, Violation
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model to examine.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="c-codegen, cortex-m, esp-dl, ethos-u55, float-any, onnxruntime-int8, openvino-int8 or tensorrt-int8.",
+        ),
+    ],
+    board: Annotated[
+        str, typer.Option(metavar="NAME", help="Take RAM and flash of this board: stm32l4r5, max78000, esp32-s3.")
+    ] = "",
+    ram: Annotated[
+        str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")
+    ] = None,
+    flash: Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check a model against a target; exit 1 if it does not fit.
+
+    Every rule that is broken, with the node, the rule's source and what to do; parameters, multiply-accumulates, and
+    bytes in flash and RAM. Example:
+
+        dfmeta check student.onnx --target cortex-m --ram 256K --flash 1M
+    """
+    budget = {"ram": _bytes("--ram", ram), "flash": _bytes("--flash", flash)}
+    with progress.shown():
+        from dfmeta import pipeline
+
+        found = pipeline.check_target(model, target, board=board, **budget)
+    _print(model, found, as_json=as_json)
+    if not found.fits:
+        raise typer.Exit(1)
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    """``256K`` as 262,144."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or int(found[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no number of bytes, such as 65536, 256K or 1M.", param_hint=repr(option))
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def _print(model: Path, found: Checked, *, as_json: bool) -> None:
+    document = {"model": str(model), **found.as_dict()}
+    output.result(document, [_costs(model, found), *_lists(found)], as_json=as_json)
+
+
+def _costs(model: Path, found: Checked) -> RenderableType:
+    from dfmeta.report import facts_table, integer
+
+    count = len(found.violations)
+    verdict = "fits" if found.fits else f"does not fit: {count} violation{'s' if count != 1 else ''}"
+    place = f"{found.target} on {found.board}" if found.board else found.target
+    rows = [("model", str(model)), ("target", place), ("verdict", verdict)]
+    if found.costs is not None and found.ram_bytes is not None:
+        costs = found.costs
+        rows += [
+            ("parameters", integer(costs.parameters)),
+            ("MACs", integer(costs.macs)),
+            ("flash", _of(costs.flash_bytes, found.flash)),
+            ("RAM", _of(found.ram_bytes, found.ram)),
+            ("arena", f"{integer(costs.arena_bytes)} B ({integer(costs.live_bytes)} B at least)"),
+            ("all temporaries", f"{integer(costs.temporaries_bytes)} B"),
+        ]
+    else:
+        rows.append(("costs", "unknown: sizes are not fixed"))
+    return facts_table(rows)
+
+
+def _of(needed: int, budget: int | None) -> str:
+    from dfmeta.report import integer
+
+    if budget is None:
+        return f"{integer(needed)} B"
+    return f"{integer(needed)} of {integer(budget)} B ({100 * needed / budget:.0f} %)"
+
+
+def _lists(found: Checked) -> list[RenderableType]:
+    from dfmeta.report import facts_table
+
+    named = (("violation", found.violations), ("advice", found.advice))
+    return [facts_table([row for one in several for row in _rows(name, one)]) for name, several in named if several]
+
+
+def _rows(name: str, one: Violation) -> list[tuple[str, str]]:
+    source = one.source
+    rows = [(name, f"{one} [{one.rule}]")]
+    if source is not None:
+        rows.append(("", f"{source.title}, {source.version}, {source.date} ({source.evidence}): {source.url}"))
+    return rows
