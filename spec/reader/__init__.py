@@ -1,7 +1,6 @@
 """A second reader of the dfmeta format 1.0, written from its text: the standard library and NumPy, nothing else.
 
-``read(folder)`` returns a whole bundle, or raises ``Refused`` with the code of the first problem. ONNX files are
-verified and not looked into.
+``read`` stops at the first problem. ONNX files are verified and not looked into.
 """
 
 import hashlib

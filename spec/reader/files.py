@@ -19,9 +19,9 @@ LARGEST, SIDECAR = LIMITS["manifest"]["largest_integer"], LIMITS["sidecar"]
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 STEPS = np.array([(chr(byte) in "[{") - (chr(byte) in "]}") for byte in range(256)], np.int32)
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I8": "|i1", "U8": "|u1"}
-BITS = {name: 8 * np.dtype(code).itemsize for name, code in DTYPES.items()}
-WEIGHT_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "BF16": 16, "I32": 32, "U32": 32}
-WEIGHT_BITS |= BITS | {"U64": 64, "C64": 64} | dict.fromkeys(("BOOL", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8)
+SIZES = dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1) | dict.fromkeys(("U16", "I16", "F16", "BF16"), 2)
+SIZES |= dict.fromkeys(("U32", "I32", "F32"), 4) | dict.fromkeys(("U64", "I64", "F64"), 8)
+HEADER = {"array_items": SIDECAR["header_array_items"], "string_bytes": SIDECAR["header_string_bytes"]}
 Arrays = dict[str, np.ndarray[Any, Any]]
 PREFIX, CHUNK = 8, 1 << 20
 KEEP: int = PREFIX + SIDECAR["header_bytes"]  # of a file, enough for its header
@@ -88,7 +88,7 @@ def tensors(head: bytes, file: dict[str, Any], bundle: str | None) -> Arrays:
     pinned = file.get("header_sha256")
     demand(pinned in (None, hashlib.sha256(head[:base]).hexdigest()), "wrong-header-sha256", where)
     demand(head[PREFIX] == ord("{"), "header-start", where)
-    header = load(head[PREFIX:base], where, SIDECAR["header_levels"], {})
+    header = load(head[PREFIX:base], where, SIDECAR["header_levels"], HEADER)
     metadata = header.pop("__metadata__", {} if bundle is None else None)
     fine = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
     demand(fine and (bundle is None or metadata.keys() == {"dfmeta"}), "bad-metadata", where)
@@ -98,27 +98,27 @@ def tensors(head: bytes, file: dict[str, Any], bundle: str | None) -> Arrays:
     covered = base
     for begin, end, *_ in sorted(found.values()):
         demand(begin <= covered, "hole", where)
-        demand(begin in (covered, end), "overlap", where)
-        covered = max(covered, end)
+        demand(begin == covered, "overlap", where)
+        covered = end
     demand(covered == size, "hole", where)
     kept = found.items() if bundle is not None else ()
     return {name: np.frombuffer(head[at:end], DTYPES[kind]).reshape(shape) for name, (at, end, kind, shape) in kept}
 
 
 def _tensor(name: str, entry: Any, base: int, size: int, weights: bool, where: str) -> tuple[Any, ...]:
-    place, known = f"{where}: {name}", WEIGHT_BITS if weights else BITS
-    named = name.isprintable() if weights else re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", name)
+    place = f"{where}: {name}"
+    named = name and name.isprintable() if weights else re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", name)
     most = SIDECAR["weight_name_bytes" if weights else "tensor_name_bytes"]
     demand(named and len(name.encode()) <= most, "bad-tensor-name", place)
     demand(isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}, "bad-entry", place)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    demand(isinstance(dtype, str) and dtype in known, "bad-dtype", place)
+    demand(isinstance(dtype, str) and dtype in (SIZES if weights else DTYPES), "bad-dtype", place)
     for numbers, code in ((shape, "bad-shape"), (offsets, "bad-offsets")):
         demand(isinstance(numbers, list) and len(numbers) <= SIDECAR["rank"], code, place)
         demand(all(type(number) is int and number >= 0 for number in numbers), code, place)
-    demand(math.prod(extent or 1 for extent in shape) * known[dtype] <= 8 * SIDECAR["tensor_bytes"], "bad-shape", place)
+    demand(math.prod(extent or 1 for extent in shape) * SIZES[dtype] <= SIDECAR["tensor_bytes"], "bad-shape", place)
     begin, end = (base + offset for offset in offsets) if len(offsets) == 2 else (0, -1)
-    demand(begin <= end <= size and (end - begin) * 8 == math.prod(shape) * known[dtype], "bad-offsets", place)
+    demand(begin <= end <= size and end - begin == math.prod(shape) * SIZES[dtype], "bad-offsets", place)
     return begin, end, dtype, tuple(shape)
 
 

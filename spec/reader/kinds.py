@@ -42,7 +42,8 @@ def usable(record: Item) -> bool:
 
 def layout(record: Item, classes: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     """The tensors that a usable record must have: the dtypes of each, and its shape, -1 for a length of the data's."""
-    kind, given, where = record["kind"], record.get("configuration", {}), f"records: {record['id']}"
+    kind, where = record["kind"], f"records: {record['id']}"
+    given = {name: "null" if value is None else value for name, value in record.get("configuration", {}).items()}
     for name, value in record.get("conventions", {}).items():
         demand(CONVENTIONS[kind].get(name, value) == value, "wrong-convention", where)
     demand(kind != "cross-spectrum" or "paired_site" in record, "missing-member", f"{where}.paired_site")
@@ -82,7 +83,7 @@ def _second_moment(given: Item, window: bool, sizes: dict[str, int]) -> tuple[st
         sizes["g"] = given["groups"]
     sizes |= {"c": side, "t": taps, "l": lags, "C": side * (side + 1) // 2, "T": taps * (taps + 1) // 2}
     sizes["D"] = sizes["d"] * (sizes["d"] + 1) // 2
-    fine &= window or given.get("kernel") is None
+    fine &= window or not given.keys() & {"kernel", "strides", "dilations", "pads", "groups"}
     return LAYOUTS[form] + ("" if exact else DIAGONALS.get(form, "")), fine and sizes["d"] % taps == 0
 
 
@@ -130,7 +131,7 @@ def _stored(name: str, array: Array, storage: str, where: str) -> None:
             matrix[lower] = packed
             diagonal = matrix.diagonal()
             demand((diagonal >= 0).all(), "negative", where)
-            bound = np.outer(np.sqrt(diagonal), np.sqrt(diagonal)) * (1 + LIMIT["cauchy_schwarz_tolerance"])
+            bound = np.outer(np.sqrt(diagonal), np.sqrt(diagonal)) * (1 + LIMIT["cauchy_schwarz_tolerance"]) + 2**-126
             demand((np.abs(matrix) <= bound).all(), "not-a-moment", where)
             shift = LIMIT["semi_definite_tolerance"] * side * np.eye(side)
             try:

@@ -25,7 +25,7 @@ UNIONS = {"margins": (list, "0..65536*4-4", "0..65536"), "dimension": (int, "1..
 # 1, `{k:x}` an object of keys k and values x, `a|b` a closed list, `@x:r` the id of an item of the list x, of role r,
 # `2..4` an integer from 2 to 4, and `~2..4` any number.
 OBJECTS = {
-    "Manifest": "$schema?=text format=text format_version=text required_features?=feature*0-256 bundle=BundleInfo "
+    "Manifest": "$schema?=string format=text format_version=text required_features?=feature*0-256 bundle=BundleInfo "
     "files=File*1-1024 model=Model sites?=Site* records?=Record* runs?=Run* datasets?=Dataset* privacy?=Privacy "
     "licenses?=Licenses extensions?={domain:any}",
     "BundleInfo": "id=uuid version=text created=time title?=text description?=text publisher?=Party generator?=Tool",
@@ -42,7 +42,7 @@ OBJECTS = {
     "op.resize": "size=1..65536*2-2 interpolation=nearest|bilinear|bicubic antialias?=boolean",
     "op.center_crop": "size=1..65536*2-2",
     "op.normalize": "mean=~..*1-65536 std=~5e-324..*1-65536 axis?=channel|channel", "op.grayscale": "",
-    "Site": "id=id label?=text addresses=scheme+ dtype=name shape=dimension*1-8 feature_axis?=1.. "
+    "Site": "id=id label?=text addresses=scheme*1-64 dtype=name shape=dimension*1-8 feature_axis?=1.. "
     "feature_count?=1.. probe?=SiteProbe",
     "scheme.onnx-value": "file=@files:model.graph value=text",
     "scheme.torch-module": "module=string port?=input|output index?=0.. call?=0..",
@@ -150,8 +150,8 @@ def _relate(manifest: Item, references: References) -> set[tuple[str, str]]:
         _record(record, len(labels), noised or (withheld and record["group"]["by"] == "all"))
     probe = model.get("probe", {}).get("file", "")
     asked = [(record["file"], tensor["name"]) for record in lists["records"] for tensor in record["tensors"].values()]
-    asked += [(probe, site["probe"][name]) for site in lists["sites"] if "probe" in site for name in ("mean", "l2")]
     demand(len({name for _, name in asked}) == len(asked), "duplicate-tensor", "records")
+    asked += [(probe, site["probe"][name]) for site in lists["sites"] if "probe" in site for name in ("mean", "l2")]
     asked += [(probe, f"{way}.{at}") for way in ("input", "output") for at in range(len(model[f"{way}s"])) if probe]
     demand(len(set(asked)) == len(asked), "duplicate-tensor", "model.probe")
     return set(asked)
