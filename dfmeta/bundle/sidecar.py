@@ -176,6 +176,10 @@ def _claim_problems(record: v1.Record, spec: ModuleType, where: str) -> Iterator
             yield Problem(f"{where}.conventions", "wrong-convention", f"{name} {shown(said)}", expected)
     if record.mergeable and not spec.MERGEABLE:
         yield Problem(f"{where}.mergeable", "not-mergeable", "true", f"false: kind {record.kind} does not merge")
+    fits = getattr(spec, "fits", None)
+    if fits is not None and not fits(record.features, record.configuration):
+        found = f"features {shown(record.features)}"
+        yield Problem(f"{where}.configuration", "bad-configuration", found, "patch with a kernel, others without")
     if getattr(spec, "PAIRED", False) and record.paired_site is None:
         expected = f"one, as kind {record.kind} relates two sites"
         yield Problem(f"{where}.paired_site", "missing-member", "no such member", expected)
@@ -218,18 +222,29 @@ def probe_problems(manifest: v1.Manifest, tensors: Mapping[str, np.ndarray]) -> 
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             yield Problem(f"probe.{name}", "not-finite", "NaN or infinity", "finite numbers")
-    shapes = {f"input.{index}": entry.shape for index, entry in enumerate(manifest.model.inputs)}
-    shapes |= {f"output.{index}": entry.shape for index, entry in enumerate(manifest.model.outputs)}
-    for name, wanted in shapes.items():
-        shape = tensors[name].shape
-        if len(shape) != len(wanted) or any(map(_differs, shape[1:], wanted[1:])):
-            yield Problem(f"probe.{name}", "wrong-shape", str(list(shape)), f"{wanted}, as in the manifest")
+    ports: dict[str, v1.Input | v1.Output] = {f"input.{at}": port for at, port in enumerate(manifest.model.inputs)}
+    ports |= {f"output.{at}": port for at, port in enumerate(manifest.model.outputs)}
+    for name, port in ports.items():
+        shape, dtype, stored = tensors[name].shape, tensors[name].dtype.name, _stored_as(port.dtype)
+        if len(shape) != len(port.shape) or any(map(_differs, shape[1:], port.shape[1:])):
+            yield Problem(f"probe.{name}", "wrong-shape", str(list(shape)), f"{port.shape}, as in the manifest")
+        if dtype not in stored:
+            expected = f"{' or '.join(stored)}, as the manifest says {shown(port.dtype)}"
+            yield Problem(f"probe.{name}", "wrong-dtype", dtype, expected)
     for site in manifest.sites:
         for name in (site.probe.mean, site.probe.l2) if site.probe else ():
             if tensors[name].shape != ():
                 yield Problem(f"probe.{name}", "wrong-shape", str(list(tensors[name].shape)), "[]")
             if tensors[name].dtype.kind != "f":
                 yield Problem(f"probe.{name}", "wrong-dtype", tensors[name].dtype.name, "a float")
+
+
+def _stored_as(dtype: str) -> tuple[str, ...]:
+    """The dtypes that a probe may have for a value of this one; a sidecar has few."""
+    if dtype in ("bool", "int16", "int32", "uint16", "uint32", "uint64"):
+        return ("uint8",) if dtype == "bool" else ("int64",)
+    kept = tuple(each.name for each in NUMPY_DTYPES.values())
+    return (dtype,) if dtype in kept else tuple(name for name in kept if name.startswith("float"))
 
 
 def _differs(extent: int, wanted: int | str) -> bool:

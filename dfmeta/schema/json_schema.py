@@ -27,6 +27,7 @@ def json_schema(strict: bool) -> dict[str, Any]:
     schema["properties"]["format_version"]["pattern"] = rf"^{major}\.(0|[1-9][0-9]{{0,4}})$"
     # A manifest must say both: the models' defaults are for those who write one.
     schema["required"] = sorted({*schema["required"], "format", "format_version"})
+    _allow_null(schema)
     suffix = ".strict" if strict else ""
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -60,6 +61,15 @@ def _require_tags(schema: dict[str, Any]) -> None:
         tags = {"op", "scheme"} & node.get("properties", {}).keys()
         if tags:
             node["required"] = sorted({*node.get("required", ()), *tags})
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Null for a member that may be absent means that it is."""
+    for node in (schema, *schema["$defs"].values()):
+        for name, member in node.get("properties", {}).items():
+            if name not in node.get("required", ()) and {"type": "null"} not in member.get("anyOf", ()):
+                about = {key: member.pop(key) for key in ("default", "title") if key in member}
+                node["properties"][name] = {"anyOf": [member, {"type": "null"}], **about}
 
 
 def _drop_branches(value: Any) -> None:

@@ -51,7 +51,9 @@ def _problem(details: ErrorDetails, where: str) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "missing":
         return Problem(place, "missing-member", "no such member", "one, as it is required", _misspelt(details))
-    code = _CODES.get(kind, "wrong-type" if kind.endswith(("_type", "_parsing")) else kind)
+    # Every closed list is one of strings.
+    mistyped = kind.endswith(("_type", "_parsing")) or (kind == "literal_error" and type(details["input"]) is not str)
+    code = "wrong-type" if mistyped else _CODES.get(kind, kind)
     return Problem(place, code, str(context.get("found") or shown(details["input"])), _expected(details))
 
 

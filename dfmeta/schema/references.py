@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dfmeta.errors import Problem
-from dfmeta.schema import v1
+from dfmeta.schema import json_strict, v1
 from dfmeta.schema.json_strict import shown
 
 
@@ -18,6 +18,7 @@ def check(manifest: v1.Manifest) -> list[Problem]:
         _model,
         _sites,
         _records,
+        _mergeable,
         _runs,
     )
     return [problem for part in parts for problem in part(manifest)]
@@ -177,28 +178,32 @@ def _records(manifest: v1.Manifest) -> Iterator[Problem]:
         if record.unit_count > record.position_count:
             expected = f"at most position_count, {record.position_count}"
             yield Problem(f"{where}.unit_count", "wrong-count", str(record.unit_count), expected)
-        if record.mergeable and record.suppressed_groups:
-            yield Problem(f"{where}.mergeable", "not-mergeable", "true", "false, as groups were suppressed")
         for statistic, tensor in record.tensors.items():
             names.append((f"{where}.tensors.{statistic}.name", tensor.name))
     yield from _repeated(names, "duplicate-tensor", "each tensor in one place")
 
 
+def _mergeable(manifest: v1.Manifest) -> Iterator[Problem]:
+    withheld = any(record.suppressed_groups for record in manifest.records)
+    noised = manifest.privacy is not None and manifest.privacy.differential_privacy is not None
+    for index, record in enumerate(manifest.records):
+        lacking = record.suppressed_groups or (withheld and record.group.by == "all")
+        if record.mergeable and (lacking or noised):
+            expected = f"false, as {'groups were suppressed' if lacking else 'the release was noised'}"
+            yield Problem(f"records[{index}].mergeable", "not-mergeable", "true", expected)
+
+
 def _group(manifest: v1.Manifest, record: v1.Record, where: str) -> Iterator[Problem]:
-    if record.group.by == "class":
-        if record.group.label_set is None:
-            yield Problem(f"{where}.group.label_set", "missing-member", "no such member", "one, as by is 'class'")
-            return
-        labels = manifest.label_set(record.group.label_set)
-        if labels is None:
-            yield _dangling(f"{where}.group.label_set", record.group.label_set, "model.label_sets")
-            return
-        rows = len(labels.names)
-    elif record.group.by == "all":
-        rows = 0
-    else:
+    by, id, suppressed = record.group.by, record.group.label_set, record.suppressed_groups
+    if id is None and by == "class":
+        yield Problem(f"{where}.group.label_set", "missing-member", "no such member", "one, as by is 'class'")
         return
-    suppressed = record.suppressed_groups
+    labels = None if id is None else manifest.label_set(id)
+    if id is not None and labels is None:
+        yield _dangling(f"{where}.group.label_set", id, "model.label_sets")
+        return
+    # How many rows another grouping has, only a later version knows.
+    rows = {"all": 0, "class": len(labels.names) if labels else 0}.get(by, json_strict.LARGEST_INTEGER + 1)
     if any(group >= rows for group in suppressed) or sorted(set(suppressed)) != suppressed:
         expected = f"sorted group numbers below {rows}" if rows else "none, as there is one group"
         yield Problem(f"{where}.suppressed_groups", "out-of-range", shown(str(suppressed)), expected)

@@ -47,6 +47,7 @@ def enforced() -> dict[str, Any]:
             "label_sets": most(v1.Model.model_fields["label_sets"]),
             "required_features": most(v1.Manifest.model_fields["required_features"]),
             "operator_sets": most(v1.GraphRef.model_fields["opset_import"]),
+            "addresses": most(v1.Site.model_fields["addresses"]),
             "operator_set_version": definitions["OpsetImport"]["properties"]["version"]["maximum"],
             "rank": most(v1.Input.model_fields["shape"]),
             "preprocessing_operations": preprocessing.PREPROCESSING.json_schema()["maxItems"],
@@ -64,6 +65,8 @@ def enforced() -> dict[str, Any]:
         "sidecar": {
             "header_bytes": container.HEADER_LIMIT,
             "header_levels": header.depth,
+            "header_array_items": header.array_items,
+            "header_string_bytes": header.string_bytes,
             "tensors": container.TENSOR_LIMIT,
             "rank": container.RANK_LIMIT,
             "tensor_name_bytes": grammar.TENSOR_NAME_BYTES,

@@ -7,6 +7,7 @@ on neither.
 from __future__ import annotations
 
 from vectors import (
+    agreement_cases,
     container_cases,
     digest_cases,
     future_cases,
@@ -37,5 +38,6 @@ CASES: tuple[Case, ...] = (
     *gate_cases.CASES,
     *graph_cases.CASES,
     *future_cases.CASES,
+    *agreement_cases.CASES,
 )
 """Every case, by area."""

@@ -21,8 +21,8 @@ CONVENTIONS = {
     "normalization": "population",
     "accumulation_dtype": "float64",
 }
-# A hostile manifest must not make a reader multiply without end; far above any real site.
-LARGEST_FEATURE_COUNT = 2**31 - 1
+# The largest integer that a manifest can hold.
+LARGEST_FEATURE_COUNT = 2**53 - 1
 
 
 def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) -> dict[str, TensorLayout]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dfmeta.errors import Problem
 from dfmeta.kinds._contract import COUNT, REAL, TensorLayout, finite, non_negative, zero_where_unobserved
-from dfmeta.kinds.second_moment.geometry import Window, exact_of, form_of, storage_of, window_of
+from dfmeta.kinds.second_moment.geometry import WINDOW_KEYS, Window, exact_of, form_of, storage_of, window_of
 
 VERSION = 1
 # Published numbers are rounded sums over counts: they would combine, but not within the tolerance of the kind.
@@ -54,6 +54,9 @@ def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) 
     """
     form, storage, window = form_of(configuration), storage_of(configuration), window_of(features, configuration)
     exact_of(configuration)
+    observed = configuration.get("mean_observed", True)
+    if type(observed) is not bool:
+        raise ValueError(f"mean_observed {ascii(observed)[:40]}, not true or false")
     lead = () if groups is None else (groups,)
     each = lead if window is None else (*lead, window.groups)
     found = {"count": TensorLayout(COUNT, lead), "mean": TensorLayout(REAL, (*each, features))}
@@ -65,6 +68,11 @@ def layout(features: int, groups: int | None, configuration: Mapping[str, Any]) 
         if storage != "float32":
             found[MATRICES[form][name]] = TensorLayout(REAL, (*each, side))
     return found
+
+
+def fits(features: str, configuration: Mapping[str, Any]) -> bool:
+    """Whether a configuration goes with what a record says of its features: patches, and only they, have a window."""
+    return (features == "patch") == any(key in configuration for key in WINDOW_KEYS)
 
 
 def _shapes(form: str, features: int, window: Window | None) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -103,12 +111,16 @@ def check(tensors: Mapping[str, np.ndarray], where: str) -> list[Problem]:
 def _problems(name: str, values: np.ndarray, where: str) -> list[Problem]:
     """Of one matrix: correlations out of range, a diagonal below 0, too large entries, or a negative eigenvalue."""
     place = f"{where}.{name}"
-    if values.dtype == np.int8 or values.dtype == np.float16:
-        return _in_range(values, place)
+    correlations = values.dtype in (np.int8, np.float16)
+    found = _in_range(values, place) if correlations else []
     if name == "lags":
         zero = values[..., 0, :, :]
+        if correlations:
+            return found or _symmetric(zero, place)
         diagonal = np.diagonal(zero, axis1=-2, axis2=-1)
         return non_negative(diagonal, place) or _symmetric(zero, place)
+    if correlations:
+        return found
     side = (math.isqrt(8 * values.shape[-1] + 1) - 1) // 2
     starts = np.arange(side) * np.arange(1, side + 1) // 2
     diagonal = values[..., starts + np.arange(side)]
@@ -134,10 +146,11 @@ def _symmetric(zero: np.ndarray, place: str) -> list[Problem]:
 
 def _bounded(packed: np.ndarray, diagonal: np.ndarray, starts: np.ndarray, place: str) -> list[Problem]:
     """The Cauchy-Schwarz inequality, row by row; what rounding may add is allowed for."""
-    roots = np.sqrt(diagonal.astype(np.float64)) * (1 + CORRELATION_TOLERANCE)
+    roots = np.sqrt(diagonal.astype(np.float64))
     for row, start in enumerate(starts.tolist()):
         entries = np.abs(packed[..., start : start + row + 1].astype(np.float64))
-        if (entries > roots[..., : row + 1] * roots[..., row : row + 1] + np.finfo(np.float32).tiny).any():
+        bound = roots[..., : row + 1] * roots[..., row : row + 1] * (1 + CORRELATION_TOLERANCE)
+        if (entries > bound + np.finfo(np.float32).tiny).any():
             expected = "entries of at most the root of the two diagonal entries' product"
             return [Problem(place, "not-a-moment", f"a larger entry in row {row}", expected, _FIX)]
     return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dfmeta.schema.grammar import Symbol
 
@@ -30,6 +30,19 @@ class Node(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absence(cls, members: Any) -> Any:
+        if not isinstance(members, dict) or None not in members.values():
+            return members
+        # A member whose absence is None takes null itself, and a required one refuses it.
+        filled = {
+            field.alias or name
+            for name, field in cls.model_fields.items()
+            if not field.is_required() and field.default is not None
+        }
+        return {name: value for name, value in members.items() if value is not None or name not in filled}
 
     @model_serializer(mode="wrap")
     def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
