@@ -7,6 +7,7 @@ on neither.
 from __future__ import annotations
 
 from vectors import (
+    attribute_cases,
     container_cases,
     digest_cases,
     future_cases,
@@ -35,6 +36,7 @@ CASES: tuple[Case, ...] = (
     *kind_cases.CASES,
     *second_moment_cases.CASES,
     *gate_cases.CASES,
+    *attribute_cases.CASES,
     *graph_cases.CASES,
     *future_cases.CASES,
 )
