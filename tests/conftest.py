@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Generator
+import signal
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +105,81 @@ def digits_bundle(digits_teacher: Any, tmp_path_factory: pytest.TempPathFactory)
         presets=("top-layer", "all-layers", "spectral"),
         preprocessing=from_flags(1 / 255),
     ).path
+
+
+class FaultyDisk:
+    """The operations by which dfmeta changes a disk, of which one fails, or is the last of a process.
+
+    Attributes:
+        done: names of the operations so far, since the last ``with``.
+    """
+
+    def __init__(self) -> None:
+        from dfmeta.bundle import operations
+
+        self._module = operations
+        self.done: list[str] = []
+
+    @contextmanager
+    def refusing(self, at: int) -> Iterator[None]:
+        """The ``at``-th operation, from 1, raises what a full disk does."""
+
+        def before(name: str, arguments: tuple[Any, ...]) -> None:
+            if len(self.done) == at:
+                if name == "close":
+                    os.close(arguments[0])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with self._watched(before):
+            yield
+
+    @contextmanager
+    def dying(self, look: Callable[[str], None]) -> Iterator[None]:
+        """At each operation a real child that has come as far is killed; then ``look`` is told at which.
+
+        A write has reached the file with half of its bytes when the child dies. What it did is undone afterwards, and
+        the parent goes on to the next operation.
+        """
+
+        def before(name: str, arguments: tuple[Any, ...]) -> None:
+            place = os.lseek(arguments[0], 0, os.SEEK_CUR) if name == "write" else 0
+            with warnings.catch_warnings():
+                # Later versions of Python warn of threads in the parent; this child runs nothing that could wait.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                if name == "write":
+                    os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+            look(name)
+            if name == "write":
+                os.ftruncate(arguments[0], place)
+                os.lseek(arguments[0], place, os.SEEK_SET)
+
+        with self._watched(before):
+            yield
+        look("end")
+
+    @contextmanager
+    def _watched(self, before: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
+        self.done.clear()
+
+        def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                self.done.append(name)
+                before(name, arguments)
+                return real(*arguments)
+
+            return call
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in self._module.__all__:
+                patch.setattr(self._module, name, wrap(name, getattr(self._module, name)))
+            yield
+
+
+@pytest.fixture
+def faulty_disk() -> FaultyDisk:
+    """A disk on which each operation can fail, or be the last."""
+    return FaultyDisk()

@@ -9,7 +9,7 @@ from dfmeta.bundle.reader import Bundle
 from dfmeta.bundle.safetensors_strict import Entry, Header, parse_header, write_safetensors
 from dfmeta.bundle.sidecar import usable
 from dfmeta.bundle.validate import Report, validate
-from dfmeta.bundle.writer import Content, write_bundle, write_file
+from dfmeta.bundle.writer import Content, write_bundle, write_file, write_folder
 
 __all__ = [
     "Bundle",
@@ -22,5 +22,6 @@ __all__ = [
     "validate",
     "write_bundle",
     "write_file",
+    "write_folder",
     "write_safetensors",
 ]

@@ -6,18 +6,13 @@ then takes its final name in one rename. A process that is killed leaves at most
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from dfmeta._watched import staging
 from dfmeta.bundle.safetensors_strict import (
     LENGTH_BYTES,
     METADATA_KEY,
@@ -26,17 +21,15 @@ from dfmeta.bundle.safetensors_strict import (
     parse_header,
     write_safetensors,
 )
+from dfmeta.bundle.staging import appear, appear_file, require_free, staged, sync_parent, write_new, write_tree
 from dfmeta.bundle.validate import validate
-from dfmeta.errors import BundleError, OutputExists, Problem, SchemaError
+from dfmeta.errors import BundleError, Problem, SchemaError
 from dfmeta.schema import MANIFEST_NAME, dump_manifest, load_manifest, v1
 
-BLOCK = 8 * 2**20
 UNLISTED = frozenset({"README.md", "LICENSE"})
 """What may lie in a bundle without being pinned: text for people, which hubs edit."""
 
 _SIDECARS = ("records", "probe")
-_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 Content = bytes | Mapping[str, np.ndarray]
 
@@ -60,27 +53,19 @@ def write_bundle(path: str | os.PathLike[str], manifest: v1.Manifest, members: M
         BundleError: members and manifest do not match, or the disk refused; nothing is visible then.
     """
     final = Path(path)
-    if os.path.lexists(final):
-        raise OutputExists(final)
+    require_free(final)
     _same_members(final, manifest, members)
     contents = {name: _bytes_of(content, manifest) for name, content in members.items()}
     document = dump_manifest(complete(manifest, contents))
     load_manifest(document, str(final / MANIFEST_NAME))
-    with _staged(final) as folder:
-        os.mkdir(folder, 0o777)
-        folders = [folder]
-        for name, content in sorted(contents.items()):
-            _make_parents(folder, name, folders)
-            _write_new(folder / name, content)
-        # Last: a bundle without its manifest is no bundle, so this is the commit.
-        _write_new(folder / MANIFEST_NAME, document)
-        for each in reversed(folders):
-            _sync(each)
+    with staged(final) as folder:
+        # The manifest last: a bundle without it is no bundle.
+        write_tree(folder, {**dict(sorted(contents.items())), MANIFEST_NAME: document})
         report = validate(folder)
         if not report.valid:
             raise SchemaError(str(final), report.problems)
-        _rename(folder, final)
-    _sync_parent(final)
+        appear(folder, final)
+    sync_parent(final)
     return hashlib.sha256(document).hexdigest()
 
 
@@ -96,14 +81,32 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         BundleError: the disk refused; nothing is visible then.
     """
     final = Path(path)
-    if os.path.lexists(final):
-        raise OutputExists(final)
-    with _staged(final) as temporary:
-        _write_new(temporary, data)
+    require_free(final)
+    with staged(final) as temporary:
+        write_new(temporary, [memoryview(data)])
         if hashlib.sha256(temporary.read_bytes()).digest() != hashlib.sha256(data).digest():
             raise BundleError(str(final), "other bytes than were written", "the same", "Check the disk.")
-        _link(temporary, final)
-    _sync_parent(final)
+        appear_file(temporary, final)
+    sync_parent(final)
+
+
+def write_folder(path: str | os.PathLike[str], members: Mapping[str, bytes]) -> None:
+    """Write a folder of a few files that is no bundle, with the same care.
+
+    Args:
+        path: the folder to make; its parent exists.
+        members: content by path inside it.
+
+    Raises:
+        OutputExists: something is at ``path`` already.
+        BundleError: the disk refused; nothing is visible then.
+    """
+    final = Path(path)
+    require_free(final)
+    with staged(final) as folder:
+        write_tree(folder, dict(sorted(members.items())))
+        appear(folder, final)
+    sync_parent(final)
 
 
 def complete(manifest: v1.Manifest, contents: Mapping[str, bytes]) -> v1.Manifest:
@@ -161,89 +164,3 @@ def _same_members(final: Path, manifest: v1.Manifest, members: Mapping[str, Cont
 
 def _bytes_of(content: Content, manifest: v1.Manifest) -> bytes:
     return content if isinstance(content, bytes) else write_safetensors(content, {METADATA_KEY: manifest.bundle.id})
-
-
-@contextmanager
-def _staged(final: Path) -> Iterator[Path]:
-    """A hidden sibling name; whatever is left under it afterwards is removed."""
-    temporary = final.parent / f".{final.name}.dfmeta-tmp-{secrets.token_hex(4)}"
-    with staging(temporary), _tidied(final, temporary):
-        yield temporary
-
-
-@contextmanager
-def _tidied(final: Path, temporary: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        fix = "Nothing was written: make room, or choose another place."
-        raise BundleError(str(final), reason, "a place to write to", fix) from error
-    finally:
-        _discard(temporary)
-
-
-def _discard(temporary: Path) -> None:
-    try:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise BundleError(str(temporary), str(error.strerror), "to be able to remove it", "Remove it.") from error
-
-
-def _make_parents(folder: Path, name: str, made: list[Path]) -> None:
-    for part in reversed(Path(name).parents[:-1]):
-        if folder / part not in made:
-            os.mkdir(folder / part, 0o777)
-            made.append(folder / part)
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, _NEW, 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view[:BLOCK]) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_parent(final: Path) -> None:
-    try:
-        _sync(final.parent)
-    except OSError as error:
-        fix = "It is in place, but a power failure now might still lose it: check the disk."
-        raise BundleError(str(final), f"{error.strerror}", "its folder to reach the disk", fix) from error
-
-
-def _rename(temporary: Path, final: Path) -> None:
-    try:
-        os.rename(temporary, final)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            raise OutputExists(final) from None
-        raise
-
-
-def _link(temporary: Path, final: Path) -> None:
-    """Give the file its name, never taking another's: a rename would."""
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
-        raise OutputExists(final) from None
-    except OSError:
-        # A file system without hard links: the smaller promise is all it can keep.
-        if os.path.lexists(final):
-            raise OutputExists(final) from None
-        os.rename(temporary, final)

@@ -18,6 +18,7 @@ from onnx import checker, defs
 from dfmeta.errors import GraphError, UnsupportedOperator
 from dfmeta.graph import wire
 from dfmeta.graph.dtypes import name_of
+from dfmeta.graph.gate_attributes import check_attributes
 from dfmeta.graph.inference import REEXPORT, first_line, infer, node_label, with_identity
 
 __all__ = ["check", "infer", "opset", "parse"]
@@ -80,6 +81,7 @@ def check(model: onnx.ModelProto, raw: bytes, where: str) -> None:
     _check_domains(model.graph, where)
     _check_wiring(model.graph, where)
     _check_operators(model, where)
+    check_attributes(model.graph, where)
     # Opset 21 changed GroupNormalization and declared the form of opset 18 deprecated: sound, so it may pass.
     deprecated = frozenset({"GroupNormalization"}) if opset(model, where) < 21 else frozenset()
     standing_in = with_identity(model, deprecated)

@@ -71,7 +71,7 @@ def with_identity(model: onnx.ModelProto, operators: frozenset[str]) -> onnx.Mod
 def _inferred(model: onnx.ModelProto, where: str, contents: bool) -> onnx.ModelProto:
     try:
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=contents)
-    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+    except (shape_inference.InferenceError, ValueError, RuntimeError, MemoryError) as error:
         raise GraphError(
             where,
             f"shapes that do not fit: {first_line(error)}",

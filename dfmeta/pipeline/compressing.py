@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfmeta.bundle.folder import write_folder
+from dfmeta.bundle import write_folder
 from dfmeta.compress._chain import Site, State
 from dfmeta.compress.recipe import Recipe, Step
 from dfmeta.data import feed, fitted_input, open_data

@@ -8,18 +8,20 @@ from __future__ import annotations
 import glob
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dfmeta.bundle import operations
+from dfmeta.bundle.staging import leftovers, remove
 from dfmeta.errors import BundleError, DfmetaError
 from dfmeta.records.shard_configuration import require_same
-from dfmeta.records.shard_files import FOLDER_MODE, leftovers, read_arrays, read_document, remove, write_private
+from dfmeta.records.shard_files import FOLDER_MODE, read_arrays, read_document, write_private
 
 CHECKPOINT_NAME = "dfmeta-checkpoint.json"
 DEFAULT_SECONDS = 60.0
@@ -138,13 +140,15 @@ class Checkpoint:
         for number in (self._number + 1, self._number):
             remove(self.folder / _SLOTS[number % 2])
         if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+            operations.remove_folder(self.folder)
 
     def _make(self) -> None:
         try:
-            self.folder.mkdir(FOLDER_MODE, exist_ok=True)
+            if not self.folder.is_dir():
+                operations.make_folder(self.folder, FOLDER_MODE)
             for path in leftovers(self.folder):
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    operations.remove_tree(path)
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise BundleError(str(self.folder), reason, "a folder for the checkpoint", "Choose another.") from error

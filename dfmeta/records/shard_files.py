@@ -9,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dfmeta._watched import staging
-from dfmeta.bundle import members, parse_header
+from dfmeta.bundle import members, operations, parse_header, staging
 from dfmeta.bundle.safetensors_strict import LENGTH_BYTES, NUMPY_DTYPES, header_length
-from dfmeta.errors import BundleError, IntegrityError, OutputExists, Problem, SchemaError
+from dfmeta.bundle.staging import appear, require_free, staged, sync_parent, write_new
+from dfmeta.errors import BundleError, IntegrityError, Problem, SchemaError
 from dfmeta.schema import json_strict
 
 if TYPE_CHECKING:
@@ -30,12 +27,9 @@ if TYPE_CHECKING:
 STATE_NAME = "state.safetensors"
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 
-_BLOCK = 8 * 2**20
-_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CODES = {dtype: code for code, dtype in NUMPY_DTYPES.items()}
 # The document lists every site of every record: no manifest's limits, but limits.
 _DOCUMENT = json_strict.Limits(size=64 * 2**20)
-_TEMPORARY = ".dfmeta-tmp-"
 
 T = TypeVar("T")
 
@@ -63,35 +57,21 @@ def write_private(
         OutputExists: something is at ``final`` already, and ``replace`` is off.
         BundleError: the disk refused; nothing is changed then.
     """
-    if os.path.lexists(final) and not replace:
-        raise OutputExists(final)
-    temporary = final.parent / f".{final.name}{_TEMPORARY}{secrets.token_hex(4)}"
-    with staging(temporary), _reported(final, temporary):
-        os.mkdir(temporary, FOLDER_MODE)
-        files = {STATE_NAME: _write(temporary / STATE_NAME, _safetensors(arrays))}
+    if not replace:
+        require_free(final)
+    with staged(final) as folder:
+        operations.make_folder(folder, FOLDER_MODE)
+        files = {STATE_NAME: _write(folder / STATE_NAME, _safetensors(arrays))}
         for each, content in further.items():
-            files[each] = _write(temporary / each, iter([memoryview(content)]))
+            files[each] = _write(folder / each, iter([memoryview(content)]))
         text = json.dumps({**document, "files": files}, indent=1, allow_nan=False).encode()
-        _write(temporary / name, iter([memoryview(text)]))
-        _sync(temporary)
+        _write(folder / name, iter([memoryview(text)]))
+        operations.sync_folder(folder)
         if replace:
-            remove(final)
-        os.rename(temporary, final)
-        _sync(final.parent)
-
-
-def remove(folder: Path) -> None:
-    """Take a folder away: first its name, in one step, then what it holds."""
-    if os.path.lexists(folder):
-        doomed = folder.parent / f".{folder.name}{_TEMPORARY}{secrets.token_hex(4)}"
-        with staging(doomed):
-            os.rename(folder, doomed)
-            shutil.rmtree(doomed)
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """What killed writers left in a folder that is ours alone."""
-    return [path for path in folder.iterdir() if path.name.startswith(".") and _TEMPORARY in path.name]
+            staging.replace(folder, final)
+        else:
+            appear(folder, final)
+    sync_parent(final)
 
 
 def read_document(folder: Path, name: str) -> dict[str, Any]:
@@ -104,10 +84,7 @@ def read_document(folder: Path, name: str) -> dict[str, Any]:
     where = str(folder / name)
     with members.folder(folder) as root, members.member(root, name) as opened:
         descriptor = _accept(opened, where)
-        size = os.fstat(descriptor).st_size
-        if size > _DOCUMENT.size:
-            raise SchemaError(where, [Problem(name, "too-large", f"{size} bytes", f"at most {_DOCUMENT.size}")])
-        raw = _accept(members.read(descriptor, size, 0, where), where)
+        raw = _accept(members.read(descriptor, os.fstat(descriptor).st_size, 0, where), where)
     document = json_strict.parse(raw, where, _DOCUMENT)
     if not isinstance(document, dict):
         raise SchemaError(where, [Problem("document", "wrong-type", json_strict.shown(document), "an object")])
@@ -196,34 +173,13 @@ def _bytes(values: np.ndarray) -> memoryview:
 def _write(path: Path, pieces: Iterator[memoryview]) -> dict[str, object]:
     digest: HASH = hashlib.sha256()
     size = 0
-    descriptor = os.open(path, _NEW, FILE_MODE)
-    try:
+
+    def counted() -> Iterator[memoryview]:
+        nonlocal size
         for piece in pieces:
             digest.update(piece)
             size += len(piece)
-            while piece:
-                piece = piece[os.write(descriptor, piece[:_BLOCK]) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            yield piece
+
+    write_new(path, counted(), FILE_MODE)
     return {"size": size, "sha256": digest.hexdigest()}
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _reported(final: Path, temporary: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        fix = "Nothing was written: make room, or choose another place."
-        raise BundleError(str(final), reason, "a place to write to", fix) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

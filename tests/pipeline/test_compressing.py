@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dfmeta.bundle.folder import write_folder
+from dfmeta.bundle import write_folder
 from dfmeta.compress.recipe import Inputs, Recipe, common, parse
 from dfmeta.data import from_flags
 from dfmeta.errors import BundleError, ExportError, OutputExists, StepError, UnknownName

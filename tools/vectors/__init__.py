@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vectors import (
     agreement_cases,
+    attribute_cases,
     container_cases,
     digest_cases,
     future_cases,
@@ -36,6 +37,7 @@ CASES: tuple[Case, ...] = (
     *kind_cases.CASES,
     *second_moment_cases.CASES,
     *gate_cases.CASES,
+    *attribute_cases.CASES,
     *graph_cases.CASES,
     *future_cases.CASES,
     *agreement_cases.CASES,

@@ -48,7 +48,8 @@ def _sparse() -> bytes:
     return message((1, tensor("w", [1], bytes(4))), (2, tensor("i", [1], EIGHT, INT64)), (3, 2))
 
 
-def _attribute(name: str, kind: int, field: int, content: int | str | bytes) -> tuple[int, bytes]:
+def attribute(name: str, kind: int, field: int, content: int | str | bytes) -> tuple[int, bytes]:
+    """An attribute of a node, as a field of it: its type, and the number of the field that holds its content."""
     return 5, message((1, name), (field, content), (20, kind))
 
 
@@ -111,7 +112,7 @@ CASES = (
                     "Constant",
                     [],
                     ["c"],
-                    _attribute(
+                    attribute(
                         "value",
                         4,
                         5,
@@ -144,7 +145,7 @@ CASES = (
         "sparse-constant",
         code="graph-sparse",
         comment="A sparse constant.",
-        draft=graph_of(around(node("Constant", [], ["w"], _attribute("sparse_value", 11, 22, _sparse())), ADD)),
+        draft=graph_of(around(node("Constant", [], ["w"], attribute("sparse_value", 11, 22, _sparse())), ADD)),
     ),
     _gate(
         "branch",
@@ -152,8 +153,8 @@ CASES = (
         comment="Two graphs in a node.",
         draft=graph_of(
             around(
-                node("Constant", [], ["c"], _attribute("value", 4, 5, tensor("t", [], b"\1", 9))),
-                node("If", ["c"], ["y"], _attribute("then_branch", 5, 6, _IF), _attribute("else_branch", 5, 6, _IF)),
+                node("Constant", [], ["c"], attribute("value", 4, 5, tensor("t", [], b"\1", 9))),
+                node("If", ["c"], ["y"], attribute("then_branch", 5, 6, _IF), attribute("else_branch", 5, 6, _IF)),
             )
         ),
     ),
@@ -161,7 +162,7 @@ CASES = (
         "text-constant",
         code="graph-text",
         comment="A constant of text.",
-        draft=graph_of(around(node("Constant", [], ["c"], _attribute("value_string", 3, 4, "text")), _RELU)),
+        draft=graph_of(around(node("Constant", [], ["c"], attribute("value_string", 3, 4, "text")), _RELU)),
     ),
     _gate(
         "text-tensor",
@@ -258,6 +259,6 @@ CASES = (
         "cast-to-text",
         code="graph-type",
         comment="A value of text.",
-        draft=graph_of(around(node("Cast", ["x"], ["t"], _attribute("to", 2, 3, STRING)), _RELU)),
+        draft=graph_of(around(node("Cast", ["x"], ["t"], attribute("to", 2, 3, STRING)), _RELU)),
     ),
 )
