@@ -102,6 +102,8 @@ def of_outputs(
     integers; from its own histogram, where there is one; else from the mean and variance that the input's record gives
     each channel, as if it were normal.
 
+    Means of planes and residual sums are among them, as what they become or, of a sum, from what is added.
+
     Args:
         graph: the model, in floating point.
         records: of it.
@@ -126,9 +128,11 @@ def of_outputs(
         if histogram is not None:
             results[name] = _quantized(name, histogram, 8, settings)
     for node in graph.model.graph.node:
-        if node.op_type == "Add":
-            summed = _becomes(graph, node.output[0], known) or _summed(graph, node, {**results, **known})
-            results |= {node.output[0]: summed} if summed is not None else {}
+        if node.op_type in ("Add", "GlobalAveragePool", "ReduceMean"):
+            written = _becomes(graph, node.output[0], known)
+            if written is None and node.op_type == "Add":
+                written = _summed(graph, node, {**results, **known})
+            results |= {node.output[0]: written} if written is not None else {}
     return results
 
 

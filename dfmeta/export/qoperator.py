@@ -133,7 +133,7 @@ class _Integers:
     def _node(
         self, node: onnx.NodeProto, weights: Mapping[str, QuantizedWeight], values: Mapping[str, QuantizedValue]
     ) -> list[onnx.NodeProto]:
-        given = self._without_weights(node, values)
+        given = self._without_weights(node)
         if given is not None:
             return given
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
@@ -156,9 +156,7 @@ class _Integers:
             return self._gemm(node, weight, value, output)
         return self._product(node, weight, value, output)
 
-    def _without_weights(
-        self, node: onnx.NodeProto, values: Mapping[str, QuantizedValue]
-    ) -> list[onnx.NodeProto] | None:
+    def _without_weights(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """What needs no weight to be done with integers; None for all else."""
         name = node.output[0]
         if node.op_type == "Relu" and node.input[0] in self.made and self.readers[node.input[0]] == ["Relu"]:
@@ -171,8 +169,8 @@ class _Integers:
         output = self.model.outputs.get(name)
         if output is not None and _integer_sums.adds(node, self):
             return _integer_sums.added(node, self, output)
-        if name in values and _integer_sums.averages(node, self):
-            return _integer_sums.averaged(node, self, values[name])
+        if output is not None and _integer_sums.averages(node, self):
+            return _integer_sums.averaged(node, self, output)
         return None
 
     def _of_integers(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
