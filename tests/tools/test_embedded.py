@@ -189,12 +189,14 @@ def test_a_bound_that_is_missed_is_said() -> None:
         "parameters": 1,
         "macs": 1,
         "bytes": {"qdq": 1},
+        "violations": ["c-codegen: a rule"],
         "agreement": {"QDQ, here": row},
         "boards": {"cortex-m4": board},
         "accuracy": {"QDQ, here": {"accuracy": 50.0, "images": 2}},
     }
     said = report.misses({"net": found})
-    assert [one.split(": ", 1)[1] for one in said] == [
+    assert [one.removeprefix("net: ") for one in said] == [
+        "c-codegen: a rule",
         "QDQ, here: 3.00 steps off where 1 are allowed, 1 other classes",
         "cortex-m4: stack 130, predicted 100 (+30.0%)",
         "cortex-m4: other numbers than the same C on this machine",

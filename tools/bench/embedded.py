@@ -32,6 +32,7 @@ from embedded_students import NETWORKS, Student, student
 from numpy.typing import NDArray
 from seeds_teachers import images_of
 
+from dfmeta.export import targets
 from dfmeta.graph import Graph, costs
 
 # Steps of the logits: OpenVINO has kernels of its own, and adds and rounds in another order.
@@ -105,11 +106,19 @@ def measure(name: str, files: Student, images: Images, few: int, on_board: int) 
         "macs": cost.macs,
         "bytes": {path.stem: path.stat().st_size for path in (files.float32, files.qdq, files.qoperator)},
         "step": step,
+        "violations": _violations(files),
         "integer_kernels_of_openvino": openvino.integer_kernels(),
         "agreement": {row: _told(one) for row, one in rows.items()},
         "boards": boards,
         "accuracy": accuracy,
     }
+
+
+def _violations(files: Student) -> list[str]:
+    """What the checks against the targets say that the two forms are for."""
+    wanted = {"onnxruntime-int8": files.qdq, "openvino-int8": files.qdq, "c-codegen": files.qoperator}
+    checked = {name: targets.check(Graph.from_file(path), name) for name, path in wanted.items()}
+    return [f"{name}: {violation}" for name, one in checked.items() for violation in one.violations]
 
 
 def _forms(files: Student) -> dict[str, Path]:

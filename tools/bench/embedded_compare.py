@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from embedded_c import Floats
 
+from dfmeta.export.device_costs import device_costs
 from dfmeta.graph import Graph
 
 
@@ -66,8 +67,8 @@ class Prediction:
     """What generated C is predicted to need, from the ONNX file alone.
 
     Attributes:
-        stack: bytes: a generator gives each value that a node makes a place of its own, outputs of the model excepted.
-        constants: bytes of all initializers.
+        stack: bytes: ``temporaries_bytes`` of :func:`dfmeta.export.device_costs.device_costs`.
+        constants: bytes: ``flash_bytes`` of it.
         code: bytes: :data:`CODE_BYTES`, :data:`CODE_BYTES_PER_NODE` for each node, and :data:`SOFT_FLOAT_BYTES` for a
             core without a floating-point unit.
     """
@@ -90,14 +91,6 @@ CODE_BYTES, CODE_BYTES_PER_NODE, SOFT_FLOAT_BYTES = 800, 160, 1200
 def predicted(model: Path, *, soft_float: bool = False) -> Prediction:
     """Predict from a model with fixed sizes, for a core with a floating-point unit or without."""
     graph = Graph.from_file(model)
-    ends = {output.name for output in graph.outputs}
-    made = [name for node in graph.model.graph.node for name in node.output if name and name not in ends]
-    stack = sum(_bytes(graph, name) for name in made)
-    constants = sum(array.nbytes for array in graph.initializers.values())
+    costs = device_costs(graph)
     code = CODE_BYTES + CODE_BYTES_PER_NODE * len(graph.model.graph.node) + soft_float * SOFT_FLOAT_BYTES
-    return Prediction(stack, constants, code)
-
-
-def _bytes(graph: Graph, name: str) -> int:
-    sizes = [size for size in graph.value(name).shape if isinstance(size, int)]
-    return int(np.prod(sizes)) * np.dtype(graph.dtype(name)).itemsize
+    return Prediction(costs.temporaries_bytes, costs.flash_bytes, code)

@@ -52,6 +52,7 @@ def misses(document: Mapping[str, Any]) -> list[str]:
     """A sentence for each bound that is missed."""
     said = []
     for name, found in document.items():
+        said += [f"{name}: {violation}" for violation in found["violations"]]
         for row, one in found["agreement"].items():
             if not one["holds"]:
                 said.append(
