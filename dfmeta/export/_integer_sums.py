@@ -121,8 +121,8 @@ def averaged(node: onnx.NodeProto, graph: Writer, output: QuantizedValue) -> lis
 def weights_of_sum(first: float, second: float) -> tuple[int, int, float]:
     """Integers of 8 bits in the ratio of two steps.
 
-    The larger step is met exactly. The other is off by less than 1/254 of the larger at worst, and for steps of about
-    one size by far less, as 127 denominators are tried.
+    The larger step is met exactly. The other is off by at most 1/254 of the larger, which is one step of it at the end
+    of 8 bits and half a step of their sum, and mostly by far less, as 127 denominators are tried.
 
     Args:
         first: a step, above 0.
