@@ -29,7 +29,8 @@ class Network:
         student: of the catalogue.
         site: at whose spectrum the method draws its inputs.
         training: settings of the training, as text.
-        synthesis: settings of the method, as text.
+        synthesis: settings of the method, as text, where making inputs is slow: the student is then trained on those
+            that were kept. Without, it is trained on ever new ones, which is better.
     """
 
     teacher: str
@@ -86,8 +87,9 @@ def student(name: str, shared: Path, folder: Path, bundle: Path | None, steps: i
             pipeline.reconstruct(source, inputs, count=SYNTHETIC, settings=network.synthesis)
         if not free.exists():
             given = dict(network.training) | ({"steps": str(steps)} if steps else {})
-            config = pipeline.training_config(pipeline.method_name(source, None, str(inputs)), given)
-            pipeline.distill(source, free, student=network.student, data=str(inputs), config=config, dynamic_batch=True)
+            kept = str(inputs) if network.synthesis else None
+            config = pipeline.training_config(pipeline.method_name(source, None, kept), given)
+            pipeline.distill(source, free, student=network.student, data=kept, config=config, dynamic_batch=True)
         settings = {"presets": ("calibration",), "by_class": False}
         pipeline.record(Graph.from_file(free), str(inputs), own, **settings)  # type: ignore[arg-type]
     files = Student(folder / "float32.onnx", folder / "qdq.onnx", folder / "qoperator.onnx", own)
