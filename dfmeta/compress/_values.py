@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import onnx
 
 from dfmeta.compress import _ranges
 from dfmeta.compress._operators import InputRecord, Operator, bias_values
@@ -97,8 +98,11 @@ def of_outputs(
 ) -> dict[str, QuantizedValue]:
     """How integer operators would write their results, by name of the result, where that is known.
 
-    As what the result becomes, where it is only rectified and then read as integers; from its own histogram, where
-    there is one; else from the mean and variance that the input's record gives each channel, as if it were normal.
+    As what the result becomes, where it is only rectified, pooled for its largest or laid out anew before it is read as
+    integers; from its own histogram, where there is one; else from the mean and variance that the input's record gives
+    each channel, as if it were normal.
+
+    Means of planes and residual sums are among them, as what they become or, of a sum, from what is added.
 
     Args:
         graph: the model, in floating point.
@@ -114,28 +118,64 @@ def of_outputs(
         if operator.entry.value not in known or operator.place != 1:
             continue
         name = graph.model.graph.node[operator.node].output[0]
-        results_from = known.get(name) or _rectified(graph, name, known)
-        if operator.entry.op == "Conv" and results_from is not None:
-            results[name] = results_from
+        whole = _adds_its_bias(operator)
+        becomes = known.get(name) or _becomes(graph, name, known)
+        if whole and becomes is not None:
+            results[name] = becomes
             continue
-        statistic = histogram_record(records, name) if operator.entry.op == "Conv" else None
+        statistic = histogram_record(records, name) if whole else None
         histogram = _ranges.read(statistic) if statistic is not None else counts.get(operator.label)
         if histogram is not None:
             results[name] = _quantized(name, histogram, 8, settings)
+    for node in graph.model.graph.node:
+        if node.op_type in ("Add", "GlobalAveragePool", "ReduceMean"):
+            written = _becomes(graph, node.output[0], known)
+            if written is None and node.op_type == "Add":
+                written = _summed(graph, node, {**results, **known})
+            results |= {node.output[0]: written} if written is not None else {}
     return results
 
 
-def _rectified(graph: Graph, name: str, known: Mapping[str, QuantizedValue]) -> QuantizedValue | None:
-    """What a value becomes whose only reader is a Relu; only unsigned integers from 0 up cut off what it does."""
-    readers = [node for node in graph.model.graph.node if name in node.input]
-    if len(readers) != 1 or readers[0].op_type != "Relu" or name in {output.name for output in graph.outputs}:
+def _summed(graph: Graph, node: onnx.NodeProto, known: Mapping[str, QuantizedValue]) -> QuantizedValue | None:
+    """The range of a residual sum that nobody quantized: from the least that it can be to the most."""
+    given = [known.get(name) for name in node.input]
+    readers = [reader.op_type for reader in graph.model.graph.node if node.output[0] in reader.input]
+    if any(one is None or one.dtype != "uint8" for one in given):
         return None
-    value = known.get(readers[0].output[0])
-    return value if value is not None and value.dtype.startswith("uint") and value.zero == 0 else None
+    low, high = (sum(one.scale * (end - one.zero) for one in given if one) for end in (0, 255))
+    found = _ranges.affine(0.0 if readers == ["Relu"] else low, high, 8, symmetric=False)
+    return QuantizedValue(node.output[0], found.scale, found.zero, found.dtype)
+
+
+def _adds_its_bias(operator: Operator) -> bool:
+    """Whether the result is written with its bias: a matrix product leaves that to an addition of its own."""
+    return operator.entry.op in ("Conv", "Gemm")
+
+
+# Rounding and cutting off keep the order of numbers, so these give the same integers before as after it.
+_KEEPS_INTEGERS = frozenset({"Relu", "MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def _becomes(graph: Graph, name: str, known: Mapping[str, QuantizedValue]) -> QuantizedValue | None:
+    """The integers that a value ends up as, if nothing else reads it or what lies between.
+
+    Only unsigned integers from 0 up cut off what a Relu does.
+    """
+    ends, rectified = {output.name for output in graph.outputs}, False
+    while name not in known:
+        readers = [node for node in graph.model.graph.node if name in node.input]
+        if len(readers) != 1 or name in ends or readers[0].op_type not in _KEEPS_INTEGERS:
+            return None
+        if len(readers[0].output) > 1 or readers[0].input[0] != name:
+            return None
+        rectified = rectified or readers[0].op_type == "Relu"
+        name = readers[0].output[0]
+    value = known[name]
+    return value if not rectified or (value.dtype.startswith("uint") and value.zero == 0) else None
 
 
 def expected(graph: Graph, operator: Operator, record: InputRecord) -> _ranges.Histogram | None:
-    """What an operator's output counts, by the second moment of its input; without the bias of a matrix product.
+    """What an operator's output counts, by the second moment of its input; without a bias that is added on its own.
 
     Args:
         graph: the model.
@@ -150,5 +190,6 @@ def expected(graph: Graph, operator: Operator, record: InputRecord) -> _ranges.H
     mean = np.einsum("god,gd->go", operator.weight, record.mean) * operator.alpha
     square = np.einsum("god,god->go", operator.weight @ record.moment, operator.weight)
     variance = np.maximum(square * operator.alpha**2 - mean**2, 0.0)
-    shift = bias_values(graph, operator) if operator.entry.op == "Conv" else np.zeros(operator.outputs)
+    own = operator.entry.op == "Conv" or (operator.entry.op == "Gemm" and operator.bias_node == operator.node)
+    shift = bias_values(graph, operator) if own else np.zeros(operator.outputs)
     return _ranges.from_gaussians(mean.reshape(-1) + shift[operator.output_of.reshape(-1)], variance.reshape(-1))
