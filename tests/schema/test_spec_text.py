@@ -130,6 +130,7 @@ def codes_in_source() -> set[str]:
         "pipeline/fit.py",
         "records/probe.py",
         "graph/gate.py",
+        "graph/gate_attributes.py",
         "graph/inference.py",
     )
     sources += [ROOT / "dfmeta" / name for name in names]
