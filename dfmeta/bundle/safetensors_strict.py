@@ -46,7 +46,10 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
 """The dtypes of a sidecar, as NumPy's: nothing a reader would have to convert."""
 
 _CODES = {dtype: code for code, dtype in NUMPY_DTYPES.items()}
-_LIMITS = json_strict.Limits(size=HEADER_LIMIT, depth=4, array_items=64, object_members=TENSOR_LIMIT + 1)
+# The reference reader takes -0 for a float, so that a file with it would be one tensor here and none there.
+_LIMITS = json_strict.Limits(
+    size=HEADER_LIMIT, depth=4, array_items=64, object_members=TENSOR_LIMIT + 1, minus_zero=False
+)
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _KEYS = {"dtype", "shape", "data_offsets"}
 

@@ -26,13 +26,23 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of everything one document may hold."""
+    """How much of everything one document may hold.
+
+    Attributes:
+        size: bytes of the document.
+        depth: levels of lists and objects.
+        string_bytes: bytes of one text, as UTF-8.
+        array_items: items of one list.
+        object_members: members of one object.
+        minus_zero: whether ``-0`` is an integer; a float, as in most other languages, where it is not.
+    """
 
     size: int = 4 * 2**20
     depth: int = 32
     string_bytes: int = 64 * 2**10
     array_items: int = 65_536
     object_members: int = 65_536
+    minus_zero: bool = True
 
 
 MANIFEST_LIMITS = Limits()
@@ -142,7 +152,7 @@ def parse(raw: bytes, where: str, limits: Limits = MANIFEST_LIMITS) -> object:
         document = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_Pairs,
-            parse_int=_integer,
+            parse_int=_integer if limits.minus_zero else _integer_or_float,
             parse_float=_float,
             parse_constant=lambda text: _Bad("not-a-number", text, "a finite number"),
         )
@@ -172,6 +182,8 @@ def _plain(raw: bytes, limits: Limits) -> object:
     # Bytes in quotes, escapes and all, are never fewer than those of the text.
     longest = max(map(len, pieces[1::2]), default=2) - 2
     if longest > limits.string_bytes or _SURROGATE_ESCAPE.search(raw) or not _shallow(outside, limits.depth):
+        raise _Irregular
+    if not limits.minus_zero and b"-0" in outside:
         raise _Irregular
     # A list that is too long has that many commas: most documents have fewer in all.
     lists_are_short = outside.count(b",") < limits.array_items
@@ -255,6 +267,10 @@ def _integer(text: str) -> int | _Bad:
     if len(text) > 17 or abs(int(text)) > LARGEST_INTEGER:
         return _Bad("number-out-of-range", shown(text), "an integer within ±(2^53 - 1)")
     return int(text)
+
+
+def _integer_or_float(text: str) -> int | float | _Bad:
+    return -0.0 if text == "-0" else _integer(text)
 
 
 def _float(text: str) -> float | _Bad:

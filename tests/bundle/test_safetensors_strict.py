@@ -168,3 +168,19 @@ def test_what_may_not_be_written():
 def test_no_header_raises_anything_but_a_schema_error(raw):
     with contextlib.suppress(SchemaError):
         parse_header(raw, 100)
+
+
+@pytest.mark.parametrize("sidecar", [True, False])
+def test_minus_zero_is_refused_as_the_reference_reader_refuses_it(sidecar):
+    """Found by fuzzing: Python reads -0 as an integer, others do not."""
+    name = "a" if sidecar else "a-0"
+    for shape, offsets in (("[-0]", "[0,0]"), ("[0]", "[-0,0]"), ("[0]", "[0, -0 ]")):
+        entry = f'"{name}":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}'
+        text = f'{{"__metadata__":{{"dfmeta":"-0"}},{entry}}}'
+        raw = len(text).to_bytes(8, "little") + text.encode()
+        with pytest.raises(safetensors.SafetensorError):
+            safetensors.deserialize(raw)
+        with pytest.raises(SchemaError, match=r"bad-shape|bad-offsets"):
+            parse_header(text.encode(), len(raw), sidecar=sidecar)
+        plain = text.replace("[-0", "[0").replace("-0 ]", "0]")
+        assert parse_header(plain.encode(), 8 + len(plain), sidecar=sidecar).tensors[name].shape == (0,)

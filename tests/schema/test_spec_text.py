@@ -132,6 +132,7 @@ def codes_in_source() -> set[str]:
         "pipeline/fit.py",
         "records/probe.py",
         "graph/gate.py",
+        "graph/gate_attributes.py",
         "graph/inference.py",
         "cli/isolation.py",
         "cli/bounds.py",

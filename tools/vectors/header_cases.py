@@ -66,6 +66,18 @@ CASES = (
         comment="An offset beyond exact integers.",
         draft=entry("r0.mean", data_offsets=[0, 2**53]),
     ),
+    _invalid(
+        "offset-of-minus-zero",
+        code="bad-offsets",
+        comment="-0, which is no integer to safetensors.",
+        draft=header_text('"data_offsets":[0,', '"data_offsets":[-0,'),
+    ),
+    _invalid(
+        "dimension-of-minus-zero",
+        code="bad-shape",
+        comment="-0 for a dimension.",
+        draft=header_text('"shape":[2]', '"shape":[-0]'),
+    ),
     _invalid("header-too-deep", code="too-deep", comment="Five levels.", draft=entry("r0.mean", shape=[[[2]]])),
     _invalid(
         "duplicate-name",
