@@ -12,6 +12,17 @@ from dfmeta.cli import options, output, progress
 if TYPE_CHECKING:
     from dfmeta.pipeline.quantizing import Quantized
 
+# Settings with a flag of their own.
+_FLAGS = {
+    "bits": "--bits",
+    "rounding": "--rounding",
+    "ranges": "--ranges",
+    "first_last_bits": "--first-last-bits",
+    "budget_bytes": "--budget-bytes",
+    "int4": "--no-int4",
+    "fallback": "--fallback",
+}
+
 
 def quantize(
     bundle: options.BundleFolder,
@@ -52,7 +63,7 @@ def quantize(
         dfmeta quantize release --bits w4a8 --out small.onnx
     """
     options.require_new(out, ".onnx")
-    given = options.settings(settings)
+    given = options.settings(settings, flags=_FLAGS)
     given |= {"bits": bits, "rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
     given |= {"int4": str(not no_int4).lower()}
     given |= {"budget_bytes": str(budget_bytes)} if budget_bytes is not None else {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+
+from dfmeta.cli.quantize import _FLAGS, quantize
+from dfmeta.compress.quantize import Config
 
 SCALE = ("--scale", "1/255")
 
@@ -63,6 +68,32 @@ def test_wrong_use(
     found = command("quantize", calibrated, *options, "--out", out)
     assert (found.code, out.exists()) == (code, False)
     assert said in found.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ("bits=w4", "--bits"),
+        ("rounding=nearest", "--rounding"),
+        ("ranges=minmax", "--ranges"),
+        ("first_last_bits=0", "--first-last-bits"),
+        ("budget_bytes=9000", "--budget-bytes"),
+        ("int4=false", "--no-int4"),
+        ("fallback=nearest", "--fallback"),
+    ],
+)
+def test_a_setting_with_a_flag_of_its_own_is_refused(
+    setting: str, flag: str, calibrated: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = command("quantize", calibrated, "--set", setting, "--out", tmp_path / "small.onnx")
+    assert (found.code, list(tmp_path.iterdir())) == (2, [])
+    assert f"{setting.partition('=')[0]!r} has a flag of its own: {flag}." in found.err
+
+
+def test_every_flag_of_a_setting_is_known_to_be_one() -> None:
+    """Settings that are parameters of the verb under their own name; --no-int4 says the opposite of its setting."""
+    named = inspect.signature(quantize).parameters.keys() & {entry.name for entry in dataclasses.fields(Config)}
+    assert _FLAGS.keys() == named | {"int4"}
 
 
 def test_missing_records_are_named(release: Path, command: Callable[..., Any], tmp_path: Path) -> None:
