@@ -28,8 +28,12 @@ def quantize(
     bundle: options.BundleFolder,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
     bits: Annotated[
-        str, typer.Option(metavar="wN[aM]", help="Bits of weights (2 to 8) and values (4 or 8; none for float).")
-    ] = "w8a8",
+        str | None,
+        typer.Option(
+            metavar="wN[aM]",
+            help="Bits of weights (2 to 8) and values (4 or 8; none for float); w8a8. With a budget, the fewest.",
+        ),
+    ] = None,
     rounding: Annotated[
         str, typer.Option(metavar="NAME", help="gptq, from second moments; or nearest, without.")
     ] = "gptq",
@@ -64,7 +68,8 @@ def quantize(
     """
     options.require_new(out, ".onnx")
     given = options.settings(settings, flags=_FLAGS)
-    given |= {"bits": bits, "rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
+    given |= {"bits": bits} if bits is not None else {}
+    given |= {"rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
     given |= {"int4": str(not no_int4).lower()}
     given |= {"budget_bytes": str(budget_bytes)} if budget_bytes is not None else {}
     given |= {"fallback": fallback} if fallback is not None else {}

@@ -28,7 +28,15 @@ from dfmeta.compress._operators import (
     with_bias,
     with_weights,
 )
-from dfmeta.compress._quantize_settings import CHOICES, Config, Layer, check, configured, parsed
+from dfmeta.compress._quantize_settings import (
+    CHOICES,
+    Config,
+    Layer,
+    check,
+    configured,
+    settled,
+    widths,
+)
 from dfmeta.compress._rounding import Metric, Rounded, metric, round_weight
 from dfmeta.compress._values import expected, of_operators, of_outputs
 from dfmeta.errors import StepError
@@ -38,7 +46,7 @@ from dfmeta.graph.folding import without_batch_norm
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import observed
 
-__all__ = ["CHOICES", "Config", "Layer", "Result", "check", "configured", "parsed", "run"]
+__all__ = ["CHOICES", "Config", "Layer", "Result", "check", "configured", "run", "settled", "widths"]
 
 REQUIRES = ("second-moment", "histogram")
 PRESET = "calibration"
@@ -99,7 +107,7 @@ def _bits(
     graph: Graph, found: tuple[Operator, ...], config: Config
 ) -> tuple[Mapping[str, int], Mapping[str, int | None]]:
     """Bits of each weight, by initializer, and of what each operator reads, by its label."""
-    weight, value = parsed(config.bits)
+    weight, value = widths(config)
     ends = first_and_last(graph, found)
     weights = {operator.entry.weight: weight for operator in found}
     for operator in found:
@@ -146,7 +154,7 @@ def _metric(graph: Graph, records: PublishedRecords, several: list[Operator], co
         record = read[operator.label]
         if record.mean is not None:
             seen.means[operator.label] = record.mean
-        histogram = expected(graph, operator, record) if config.bits == "w8a8" else None
+        histogram = expected(graph, operator, record) if widths(config) == (8, 8) else None
         if histogram is not None:
             seen.outputs[operator.label] = histogram
     record = _pooled(list(read.values()))

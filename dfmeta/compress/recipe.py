@@ -78,9 +78,14 @@ class Step:
         """Whether it works on synthetic inputs."""
         return KINDS[self.name].trains
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """All of its settings, defaults written out, in JSON types."""
+        return asdict(KINDS[self.name].settled(self.config))
+
     def as_dict(self) -> dict[str, object]:
         """Name and settings, in JSON types."""
-        return {"name": self.name, **asdict(self.config)}
+        return {"name": self.name, **self.settings}
 
 
 @dataclass(frozen=True, slots=True)

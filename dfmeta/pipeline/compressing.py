@@ -180,7 +180,7 @@ class _Run:
         self.done.append(
             StepDone(
                 step.name,
-                dataclasses.asdict(step.config),
+                step.settings,
                 round(seconds, 3),
                 costs(self.graph),
                 _step_of_recipe.weight_count(self.graph),

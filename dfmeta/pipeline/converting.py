@@ -157,7 +157,7 @@ def _to_ort(source: Source, settings: _Settings) -> _Written:
 def _to_aimet(source: Source, settings: _Settings) -> _Written:
     config = replace(settings.config, rounding="nearest", bias_correction=False)
     made = step.run(source.graph, source.records, config)
-    _, bits = step.parsed(config.bits)
+    _, bits = step.widths(config)
     values = {value.value: value for value in made.model.values}
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = (

@@ -70,9 +70,11 @@ def quantize(
         DataError, BundleError, GraphError, StepError, ExportError: see :mod:`dfmeta.errors`.
     """
     config = config or step.Config()
+    step.check(config)
     if form not in FORMS:
         raise UnknownName("form", form, FORMS)
-    _, value_bits = step.parsed(config.bits)
+    config = step.settled(config)
+    _, value_bits = step.widths(config)
     source = open_source(bundle, out)
     found = step.run(source.graph, source.records, config, stages(progress))
     graph = integer_graph(found.model) if form == "qoperator" else found.graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,16 @@ def test_every_flag_of_a_setting_is_known_to_be_one() -> None:
     """Settings that are parameters of the verb under their own name; --no-int4 says the opposite of its setting."""
     named = inspect.signature(quantize).parameters.keys() & {entry.name for entry in dataclasses.fields(Config)}
     assert _FLAGS.keys() == named | {"int4"}
+
+
+def test_a_budget_alone_mixes_bits(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    found = command("quantize", calibrated, "--budget-bytes", "1900", "--first-last-bits", "0", "--out", out, "--json")
+    assert found.code == 0, found.err
+    assert found.json["weight_bytes"] <= 1900
+    assert {layer["bits"] for layer in found.json["layers"]} == {4, 8}
+    notes = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert json.loads(notes["dfmeta.recipe"])["quantize"]["bits"] == "w4a8"
 
 
 def test_missing_records_are_named(release: Path, command: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dfmeta.compress import quantize
 from dfmeta.compress._bit_budget import spend
 from dfmeta.compress._ends import first_and_last
 from dfmeta.compress._operators import operators
-from dfmeta.compress.quantize import Config, configured, run
+from dfmeta.compress.quantize import Config, configured, run, widths
 from dfmeta.errors import DataError, DfmetaError, ExportError, StepError, UnknownName
 from dfmeta.export.matmul_nbits import matmul_nbits_model
 from dfmeta.export.qoperator import integer_graph
@@ -380,6 +380,24 @@ def test_a_budget_is_kept_and_used(counted: str, network: Graph, records: Publis
     used = sum(one.bytes if counted == "stored" else one.nominal_bytes for one in found)
     assert 0.5 * budget < used <= budget
     assert len({one.bits for one in found}) > 1
+
+
+@pytest.mark.parametrize(("counted", "fewest"), [("stored", 4), ("nominal", 2)])
+def test_a_budget_alone_begins_with_the_fewest_bits(
+    counted: str, fewest: int, network: Graph, records: PublishedRecords
+) -> None:
+    assert widths(Config()) == (8, 8)
+    assert widths(Config(budget_bytes=1, budget_of=counted)) == (fewest, 8)  # type: ignore[arg-type]
+    assert widths(Config("w6", budget_bytes=1)) == (6, None)
+    whole = run(network, records, Config(scales="largest")).layers
+    budget = int(0.8 * sum(one.bytes for one in whole))
+    mixed = Config(budget_bytes=budget, budget_of=counted, scales="largest")  # type: ignore[arg-type]
+    found = run(network, records, mixed).layers
+    assert sum(one.bytes if counted == "stored" else one.nominal_bytes for one in found) <= budget
+    assert fewest <= min(one.bits for one in found) < max(one.bits for one in found) == 8
+    assert {one.value_bits for one in found} == {8}
+    with pytest.raises(StepError, match=r"fewest bits that --bits and --first-last-bits allow"):
+        run(network, records, replace(mixed, bits="w8a8"))
 
 
 def test_a_budget_that_is_too_small_says_what_it_would_take(network: Graph, records: PublishedRecords) -> None:

@@ -163,3 +163,10 @@ def test_recipes_made_in_code_are_checked_too() -> None:
         common(prune=0.0)
     with pytest.raises(DataError, match="no steps"):
         common()
+
+
+@pytest.mark.parametrize(("more", "bits"), [({}, "w8a8"), ({"budget_bytes": 9}, "w4a8"), ({"bits": "w3"}, "w3")])
+def test_bits_that_follow_from_the_budget_are_written_out(more: Mapping[str, object], bits: str) -> None:
+    recipe = parse(step(name="quantize", **more))
+    assert recipe.as_dict()["step"] == [{"name": "quantize", **recipe.steps[0].settings}]
+    assert recipe.steps[0].settings["bits"] == bits
