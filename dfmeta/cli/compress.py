@@ -74,6 +74,7 @@ def compress(
             device=device,
             progress=report,
         )
+    output.warn([f"{place + 1} {one.name}: {note}" for place, one in enumerate(done.steps) for note in one.notes])
     _print(done, as_json=as_json)
 
 

@@ -51,7 +51,10 @@ def quantize(
         bool, typer.Option("--no-int4", help="Store codes of few bits in INT8, for targets without INT4.")
     ] = False,
     fallback: Annotated[
-        str | None, typer.Option(metavar="nearest", help="Round layers without records to nearest.")
+        str | None,
+        typer.Option(
+            metavar="nearest", help="Round layers without records to nearest, and leave such values in float."
+        ),
     ] = None,
     settings: options.Settings = None,
     data: options.DataOrNone = None,

@@ -1,4 +1,4 @@
-"""Settings of ``quantize``, and what it says of each layer."""
+"""Settings of ``quantize``."""
 
 from __future__ import annotations
 
@@ -61,46 +61,6 @@ class Config:
     budget_of: Literal["stored", "nominal"] = "stored"
     int4: bool = True
     fallback: Literal["", "nearest"] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What became of one weight operator.
-
-    Attributes:
-        label: of the operator.
-        op: the operator.
-        weight: its initializer.
-        bits: of the weight's codes; 32 where it stays as it is.
-        value_bits: of what it reads; 32 where that stays as it is.
-        rounding: ``gptq``, ``nearest``, or empty where it stays as it is.
-        form: of the second moment that was read; empty without one.
-        count: samples of that record.
-        damping: that the factorisation needed, in units of the mean of E[x^2].
-        error: expected squared change of its output for exact inputs, over its mean square; of the weight itself where
-            there is no record.
-        bias_corrected: whether the bias took up the mean error.
-        parameters: elements of the weight.
-        bytes: of codes and scales as stored.
-        nominal_bytes: the same packed to the very bit.
-        note: why it stays as it is, or was not rounded as asked.
-    """
-
-    label: str
-    op: str
-    weight: str
-    bits: int
-    value_bits: int
-    rounding: str
-    form: str
-    count: int
-    damping: float
-    error: float
-    bias_corrected: bool
-    parameters: int
-    bytes: int
-    nominal_bytes: int
-    note: str = ""
 
 
 def settled(config: Config) -> Config:

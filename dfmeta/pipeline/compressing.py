@@ -41,6 +41,7 @@ class StepDone:
             equalize, which changes nothing.
         sites: where the records that it read come from; empty where it reads none.
         operators: the step's own report.
+        notes: what a reader should know, in sentences.
         accuracy, agreement: percent, on the data that was given; None without data.
     """
 
@@ -52,6 +53,7 @@ class StepDone:
     error: float | None
     sites: tuple[Site, ...]
     operators: tuple[object, ...]
+    notes: tuple[str, ...]
     accuracy: float | None = None
     agreement: float | None = None
 
@@ -187,6 +189,7 @@ class _Run:
                 facts.error,
                 ready.sites(step.requires),
                 facts.operators,
+                facts.notes,
                 self.measured.accuracy if self.measured else None,
                 self.measured.agreement if self.measured else None,
             )

@@ -102,27 +102,11 @@ def quantize(
         sum(layer.bytes for layer in layers),
         sum(layer.nominal_bytes for layer in layers),
         4 * sum(layer.parameters for layer in layers),
-        _notes(layers, config, form),
+        (*step.notes(layers, config), *_of_form(form)),
     )
 
 
-def _notes(layers: tuple[step.Layer, ...], config: step.Config, form: str) -> tuple[str, ...]:
-    """What a reader should know."""
-    notes = []
-    narrow = [layer for layer in layers if layer.bits <= 4]
-    if narrow and not config.int4:
-        notes.append("codes of at most 4 bits are stored in INT8, at twice the bytes of INT4")
-    if any(layer.bits < 4 for layer in narrow):
-        notes.append("ONNX has no type of 2 or 3 bits: INT4 or INT8 holds those codes")
-    damped = [layer.label for layer in layers if layer.damping > config.damping]
-    if damped:
-        notes.append(f"second moments that were not positive definite were damped more: {', '.join(damped)}")
-    bare = [layer.label for layer in layers if layer.bits < 32 and not layer.form]
-    if bare:
-        notes.append(f"rounded to nearest, without records: {', '.join(bare)}")
-    left = [f"{layer.label} ({layer.note})" for layer in layers if layer.bits == 32]
-    if left:
-        notes.append(f"left in floating point: {', '.join(left)}")
-    if form == "matmulnbits":
-        notes.append("what was measured is the same model in form qdq; only onnxruntime reads this file")
-    return tuple(notes)
+def _of_form(form: str) -> tuple[str, ...]:
+    if form != "matmulnbits":
+        return ()
+    return ("what was measured is the same model in form qdq; only onnxruntime reads this file",)

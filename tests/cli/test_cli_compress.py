@@ -35,6 +35,17 @@ def test_flags_and_a_table_of_steps(calibrated: Path, command: Callable[..., Any
     assert onnx.load(out / "student.onnx").opset_import[0].version == 21
 
 
+def test_what_quantize_would_say_is_said(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[[step]]\nname = "quantize"\nbits = "w3"\nint4 = false\n')
+    found = command("compress", calibrated, "--recipe", recipe, "--out", tmp_path / "student", "--json")
+    assert found.code == 0, found.err
+    notes = found.json["steps"][0]["notes"]
+    assert len(notes) == 2
+    assert all(f"warning: 1 quantize: {note}" in " ".join(found.err.split()) for note in notes)
+    assert "stored in INT8, at twice the bytes of INT4" in notes[0]
+
+
 def test_a_recipe_and_json(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('[[step]]\nname = "equalize"\n\n[[step]]\nname = "quantize"\nbits = "w4"\n')
@@ -70,9 +81,7 @@ def test_wrong_use(
     assert said in found.err
 
 
-def test_settings_are_added_to_those_of_the_file(
-    calibrated: Path, command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_settings_are_added_to_those_of_the_file(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     inputs = '[inputs]\nmethod = "zskd"\nsettings = { iterations = 40, lr = 0.02 }\n'
     recipe.write_text(inputs + '[[step]]\nname = "quantize"\nbits = "w4"\n')

@@ -116,7 +116,16 @@ def test_records_that_are_missing_are_named_and_nothing_is_written(digits_bundle
     assert not out.exists()
     done = quantize(digits_bundle, out, config=Config("w4", fallback="nearest"))
     assert {layer.rounding for layer in done.layers} == {"nearest"}
-    assert any("without records" in note for note in done.notes)
+    labels = ", ".join(layer.label for layer in done.layers)
+    assert f"rounded to nearest, without records: {labels}" in done.notes
+    assert not any("values" in note for note in done.notes)
+
+
+def test_values_that_stay_in_floating_point_are_named(digits_bundle: Path, tmp_path: Path) -> None:
+    done = quantize(digits_bundle, tmp_path / "m.onnx", config=Config("w8a8", fallback="nearest"))
+    assert {layer.value_bits for layer in done.layers} == {32}
+    labels = ", ".join(layer.label for layer in done.layers)
+    assert f"values left in floating point, without histograms: {labels}" in done.notes
 
 
 def test_the_records_of_another_graph_are_refused(
