@@ -101,7 +101,8 @@ def value_ranges(
 
     Raises:
         UnknownName: another policy.
-        StepError: an empty histogram, or a percentile out of range.
+        DataError: a percentile out of range.
+        StepError: an empty histogram.
     """
     if policy not in _ranges.POLICIES:
         raise UnknownName("range policy", policy, _ranges.POLICIES)

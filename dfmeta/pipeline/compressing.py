@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta import synthesis
 from dfmeta.bundle.folder import write_folder
 from dfmeta.compress._chain import Site, State
 from dfmeta.compress.recipe import Recipe, Step
@@ -125,6 +126,9 @@ def compress(
         BundleError, GraphError, DataError, UnknownName: see :mod:`dfmeta.errors`.
     """
     source = open_source(bundle, out)
+    wanted = recipe.inputs
+    # Before any step, even if none of them should need inputs.
+    synthesis.configured(chosen_method(source.opened.bundle.manifest, wanted.method or None, None), wanted.settings)
     made = _Inputs(source, recipe, inputs, seed, device, progress)
     run = _Run(source, recipe, made, seed, device, progress)
     for step in recipe.steps:

@@ -68,6 +68,8 @@ def test_an_importance_matrix_there_and_back(calibrated: Path, command: Callable
         (("--to", "imatrix", "--license", "MIT"), 2, "goes with --from only"),
         (("--from", "imatrix", "--model", "MODEL", "--bits", "w4"), 2, "goes with --to only"),
         (("--to", "imatrix", "--set", "bits=w4"), 2, "'bits' has a flag of its own: --bits"),
+        (("--to", "imatrix", "--ranges", "foo"), 2, "expected one of entropy, minmax"),
+        (("--to", "imatrix", "--set", "percentile=40"), 2, "percentile: found 40, expected a number above 50"),
         (("--to", "imatrix", "--set", "ranges=mse"), 2, "'ranges' has a flag of its own: --ranges"),
         (("--to", "aimet-encodings"), 2, "does not end in .encodings or .json"),
         (("--to", "imatrix", "--names", "ollama"), 2, "llama.cpp"),

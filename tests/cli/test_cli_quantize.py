@@ -59,6 +59,10 @@ def test_the_same_facts_as_json(calibrated: Path, command: Callable[..., Any], t
         (("--form", "qoperator", "--bits", "w4"), 1, "8 bits"),
         (("--set", "damp=1"), 2, "damping"),
         (("--set", "damping=-1"), 2, "0 or more"),
+        (("--bits", "w4", "--ranges", "foo"), 2, "ranges: found 'foo', expected one of entropy, minmax"),
+        (("--bits", "w4", "--set", "percentile=40"), 2, "percentile: found 40, expected a number above 50"),
+        (("--bits", "w4a4", "--ranges", "percentile", "--set", "percentile=40"), 2, "percentile: found 40"),
+        (("--first-last-bits", "1"), 2, "2 to 8, or 0"),
     ],
     ids=str,
 )

@@ -361,8 +361,9 @@ def test_bits_out_of_range_are_refused(bits: str, network: Graph, records: Publi
     ids=str,
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], network: Graph, records: PublishedRecords) -> None:
-    with pytest.raises(DataError):
-        run(network, records, Config(**changes))
+    for bits in ("w8a8", "w4"):
+        with pytest.raises(DataError):
+            run(network, records, Config(bits, **changes))
 
 
 def test_a_graph_without_weights_is_refused(build_graph: Build) -> None:
@@ -457,6 +458,7 @@ def test_settings_as_text() -> None:
     [
         ({"bit": "w4"}, UnknownName),
         ({"scales": "best"}, UnknownName),
+        ({"bits": "w4", "ranges": "foo"}, UnknownName),
         ({"fallback": "gptq"}, UnknownName),
         ({"int4": "no"}, DataError),
         ({"damping": "much"}, DataError),

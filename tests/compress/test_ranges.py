@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dfmeta._catalog import KINDS
 from dfmeta.compress import _ranges
 from dfmeta.compress._ranges import Histogram, affine, bounds, from_gaussians, quantile, read
-from dfmeta.errors import StepError, UnknownName
+from dfmeta.errors import DataError, StepError, UnknownName
 from dfmeta.records.published import Statistic
 
 # Bins are at most 1/16 as wide as their values are large.
@@ -108,7 +108,7 @@ def test_another_policy_is_refused() -> None:
 
 @pytest.mark.parametrize("percentile", [50.0, 100.0, -1.0, float("nan")])
 def test_another_percentile_is_refused(percentile: float) -> None:
-    with pytest.raises(StepError, match="above 50 and below 100"):
+    with pytest.raises(DataError, match="above 50 and below 100"):
         bounds(Histogram(np.zeros(1), np.ones(1), np.ones(1)), "percentile", 8, percentile)
 
 
