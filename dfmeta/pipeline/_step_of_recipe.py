@@ -139,7 +139,7 @@ def verify(step: Step, graph: Graph, source: Source, before: int) -> None:
 
     Raises:
         ExportError: numbers that are not finite, other ends than the teacher's, runtimes that disagree, or a cut that
-            made the graph no smaller.
+            made the graph larger.
     """
     require_finite(graph)
     rounded = [ROUNDED[_VALUE_BITS[dtype]] for dtype in _value_types(graph)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class Written:
         costs: parameters, MACs and bytes of it; a quantized weight is no parameter here.
         teacher_costs: the same of the teacher.
         source: sha256 of the bundle's manifest.
-        evaluation: on the data that was given; None without data.
+        evaluation: on the data that was given, before the file was written; None without data.
     """
 
     path: Path
@@ -145,6 +145,7 @@ def finish(
             file = Path(folder) / "model.onnx"
             file.write_bytes(checked.raw)
             found = evaluate(file, data, bundle=source.path, limit=limit, seed=seed, progress=progress)
+            found = replace(found, model=str(out))
     content = checked.raw if raw is None else raw(notes)
     write_file(out, content)
     teacher = costs(source.graph)

@@ -122,7 +122,7 @@ def compress(
     Raises:
         OutputExists: ``out`` is taken.
         StepError: records that are missing, or a step that could not do its work.
-        ExportError: a step's graph that is not finite, not smaller, or that two runtimes run differently.
+        ExportError: a step's graph that is not finite, larger after a cut, or that two runtimes run differently.
         BundleError, GraphError, DataError, UnknownName: see :mod:`dfmeta.errors`.
     """
     source = open_source(bundle, out)

@@ -427,8 +427,10 @@ def test_widths_by_one_rule_lose_less_than_uniform_ones(
 
 
 def test_a_share_that_cannot_be_met_says_what_can(network: Graph, records: PublishedRecords) -> None:
-    with pytest.raises(StepError, match=r"a goal of 0.001 of its macs, expected 0.0\d+ or more"):
+    with pytest.raises(StepError, match=r"a goal of 0.001 of its macs, expected 0.0\d+ or more.*, or let 'all' groups"):
         run(network, records, Config(macs=0.001))
+    with pytest.raises(StepError, match=r"one channel is left in each group that may be cut\. Let more stay\.$"):
+        run(network, records, Config(macs=0.001, groups="all"))
 
 
 def test_missing_records_are_all_named(network: Graph, records: PublishedRecords) -> None:

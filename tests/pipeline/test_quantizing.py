@@ -49,6 +49,12 @@ def test_it_is_as_good_as_its_teacher(quantized: Quantized) -> None:
     assert found.agreement > 97
 
 
+def test_what_was_measured_is_the_file_that_was_written(quantized: Quantized) -> None:
+    assert quantized.written.evaluation is not None
+    assert quantized.written.evaluation.model == str(quantized.written.path)
+    assert quantized.written.path.is_file()
+
+
 def test_the_file_says_where_it_comes_from(quantized: Quantized, calibrated: Path) -> None:
     model = onnx.load(quantized.written.path)
     notes = {entry.key: entry.value for entry in model.metadata_props}
