@@ -484,5 +484,9 @@ def test_the_same_records_give_the_same_bytes(network: Graph, records: Published
     one, other = (run(network, records, Config("w4a8", scales="weighted")) for _ in range(2))
     assert one.graph.raw == other.graph.raw
     assert quantized_graph(one.model).raw == one.graph.raw
-    assert numpy_helper.to_array(one.graph.model.graph.initializer[0]) is not None
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in one.graph.model.graph.initializer}
+    assert len(one.model.weights) == 5
+    for weight in one.model.weights:
+        np.testing.assert_array_equal(stored[f"{weight.tensor}_codes"].astype(np.int8), weight.codes)
+        np.testing.assert_array_equal(stored[f"{weight.tensor}_scale"], weight.scales)
     assert quantize.REQUIRES == ("second-moment", "histogram")
