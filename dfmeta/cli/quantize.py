@@ -10,7 +10,10 @@ import typer
 from dfmeta.cli import options, output, progress
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dfmeta.pipeline.quantizing import Quantized
+    from dfmeta.report import ModelRow
 
 # Settings with a flag of their own.
 _FLAGS = {
@@ -56,6 +59,7 @@ def quantize(
             metavar="nearest", help="Round layers without records to nearest, and leave such values in float."
         ),
     ] = None,
+    equalize: Annotated[bool, typer.Option("--equalize", help="First even out the weights of neighbours.")] = False,
     settings: options.Settings = None,
     data: options.DataOrNone = None,
     limit: options.Limit = None,
@@ -71,39 +75,59 @@ def quantize(
     """
     options.require_new(out, ".onnx")
     given = options.settings(settings, flags=_FLAGS)
-    given |= {"bits": bits} if bits is not None else {}
     given |= {"rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
     given |= {"int4": str(not no_int4).lower()}
-    given |= {"budget_bytes": str(budget_bytes)} if budget_bytes is not None else {}
-    given |= {"fallback": fallback} if fallback is not None else {}
+    optional = {"bits": bits, "budget_bytes": budget_bytes, "fallback": fallback}
+    given |= {name: str(value) for name, value in optional.items() if value is not None}
     with progress.shown() as report:
+        from dfmeta.compress import equalize as equalizing
         from dfmeta.compress._settings import configured
         from dfmeta.compress.quantize import Config
         from dfmeta.pipeline.quantizing import quantize as run
 
-        config = configured(Config(), given)
-        done = run(bundle, out, config=config, form=form, data=data, limit=limit, seed=seed, progress=report)  # type: ignore[arg-type]
+        done = run(
+            bundle,
+            out,
+            config=configured(Config(), given),
+            equalize=equalizing.Config() if equalize else None,
+            form=form,  # type: ignore[arg-type]  # looked up by name
+            data=data,
+            limit=limit,
+            seed=seed,
+            progress=report,
+        )
     output.warn(done.notes)
     _print(done, as_json=as_json)
 
 
 def _print(done: Quantized, *, as_json: bool) -> None:
-    from dfmeta.report import ModelRow, columns_table, facts_table, integer, models_table, size
+    from dfmeta.report import facts_table, integer, models_table, size
 
     written, found = done.written, done.written.evaluation
-    teacher = written.teacher_costs
-    parameters = teacher.parameters
-    models = [
-        ModelRow("teacher", found.teacher_accuracy if found else None, None, parameters, teacher.macs, teacher.bytes),
-        ModelRow(
-            written.path.name,
-            found.accuracy if found else None,
-            found.agreement if found else None,
-            parameters,
-            written.costs.macs,
-            written.bytes,
-        ),
+    sizes = (size(each) for each in (done.weight_bytes, done.nominal_bytes, done.float_bytes))
+    facts = [
+        ("model", str(written.path)),
+        ("form", done.form),
+        *([("equalized", f"{len(done.pairs)} pairs of layers")] if done.pairs else []),
+        ("weights", "{} stored, {} packed, {} before".format(*sizes)),
+        ("units", integer(found.count) if found else "none measured: give --data"),
+        ("source", written.source),
     ]
+    tables = [models_table(_models(done)), _layers(done), facts_table(facts)]
+    output.result(output.plain(done), tables, as_json=as_json)
+
+
+def _models(done: Quantized) -> list[ModelRow]:
+    """A quantized weight is no parameter of the file: the table counts those of the teacher."""
+    from dataclasses import replace
+
+    teacher, student = done.written.rows(done.written.path.name)
+    return [teacher, replace(student, parameters=teacher.parameters, bytes=done.written.bytes)]
+
+
+def _layers(done: Quantized) -> Table:
+    from dfmeta.report import columns_table, size
+
     columns = ["layer", "operator", "weight", "values", "rounding", "record", "damping", "error", "size"]
     rows = [
         [
@@ -119,22 +143,7 @@ def _print(done: Quantized, *, as_json: bool) -> None:
         ]
         for layer in done.layers
     ]
-    facts = [
-        ("model", str(written.path)),
-        ("form", done.form),
-        (
-            "weights",
-            f"{size(done.weight_bytes)} stored, {size(done.nominal_bytes)} packed, {size(done.float_bytes)} before",
-        ),
-        ("units", integer(found.count) if found else "none measured: give --data"),
-        ("source", written.source),
-    ]
-    tables = [
-        models_table(models),
-        columns_table(columns, rows, numbers=columns[2:4] + columns[6:]),
-        facts_table(facts),
-    ]
-    output.result(output.plain(done), tables, as_json=as_json)
+    return columns_table(columns, rows, numbers=columns[2:4] + columns[6:])
 
 
 def _bits(bits: int) -> str:

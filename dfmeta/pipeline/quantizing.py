@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from dfmeta.compress import equalize as equalizing
 from dfmeta.compress import quantize as step
+from dfmeta.compress._expected_histograms import with_expected_histograms
 from dfmeta.errors import UnknownName
 from dfmeta.export.matmul_nbits import matmul_nbits_model
 from dfmeta.export.qoperator import integer_graph
-from dfmeta.pipeline.closed_form import ROUNDED, Progress, Written, finish, open_source, stages
+from dfmeta.graph import Graph
+from dfmeta.pipeline.closed_form import ROUNDED, Progress, Source, Watch, Written, finish, open_source, stages
+from dfmeta.records import PublishedRecords
 
 FORMS = ("qdq", "qoperator", "matmulnbits")
 Form = Literal["qdq", "qoperator", "matmulnbits"]
@@ -28,6 +32,8 @@ class Quantized:
         weight_bytes: of all codes and scales as stored.
         nominal_bytes: the same packed to the very bit.
         float_bytes: of the same weights in float32.
+        pairs: operators whose weights were made alike first; empty where that was not asked for.
+        expected: values that were scaled by it, whose ranges come from second moments.
         notes: what a reader should know, in sentences.
     """
 
@@ -37,6 +43,8 @@ class Quantized:
     weight_bytes: int
     nominal_bytes: int
     float_bytes: int
+    pairs: tuple[equalizing.Pair, ...] = ()
+    expected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -45,6 +53,7 @@ def quantize(
     out: str | Path,
     *,
     config: step.Config | None = None,
+    equalize: equalizing.Config | None = None,
     form: Form = "qdq",
     data: str | None = None,
     limit: int | None = None,
@@ -57,6 +66,7 @@ def quantize(
         bundle: its folder.
         out: ONNX file to write; must not exist.
         config: settings of the step.
+        equalize: first even out the weights of neighbouring layers, with these settings; None for not.
         form: ``qdq``, which any runtime reads; ``qoperator``, integer operators for code generators, 8 bits only; or
             ``matmulnbits``, onnxruntime's operator for matrix products with 4-bit weights.
         data: measure on it (what ``--data`` takes); nothing else looks at it.
@@ -69,41 +79,70 @@ def quantize(
         UnknownName: another form or range policy.
         DataError, BundleError, GraphError, StepError, ExportError: see :mod:`dfmeta.errors`.
     """
-    config = config or step.Config()
+    config = _checked(config or step.Config(), equalize, form)
+    source = open_source(bundle, out)
+    start = _start(source, equalize, config, stages(progress))
+    found = step.run(start.graph, start.records, config, stages(progress))
+    recipe = {"quantize": asdict(config), "form": form}
+    recipe |= {"equalize": asdict(equalize)} if equalize is not None else {}
+    graph, raw = _in_form(found, form)
+    bits = step.widths(config)[1] or 8
+    measured: dict[str, Any] = {"data": data, "limit": limit, "seed": seed, "progress": progress}
+    written = finish(source, graph, out, recipe, tolerance=ROUNDED[bits], raw=raw, **measured)
+    notes = (*step.notes(found.layers, config), *start.notes, *_of_form(form))
+    return Quantized(written, form, found.layers, *_sizes(found.layers), start.pairs, start.expected, notes)
+
+
+def _checked(config: step.Config, equalize: equalizing.Config | None, form: str) -> step.Config:
+    """The settings with defaults written out, before anything is opened."""
     step.check(config)
+    if equalize is not None:
+        equalizing.check(equalize)
     if form not in FORMS:
         raise UnknownName("form", form, FORMS)
-    config = step.settled(config)
-    _, value_bits = step.widths(config)
-    source = open_source(bundle, out)
-    found = step.run(source.graph, source.records, config, stages(progress))
-    graph = integer_graph(found.model) if form == "qoperator" else found.graph
+    return step.settled(config)
 
-    def for_onnxruntime(properties: Mapping[str, str]) -> bytes:
-        return matmul_nbits_model(found.model, properties)
 
-    written = finish(
-        source,
-        graph,
-        out,
-        {"quantize": asdict(config), "form": form},
-        data=data,
-        limit=limit,
-        seed=seed,
-        tolerance=ROUNDED[value_bits or 8],
-        raw=for_onnxruntime if form == "matmulnbits" else None,
-        progress=progress,
-    )
-    layers = found.layers
-    return Quantized(
-        written,
-        form,
-        layers,
-        sum(layer.bytes for layer in layers),
-        sum(layer.nominal_bytes for layer in layers),
-        4 * sum(layer.parameters for layer in layers),
-        (*step.notes(layers, config), *_of_form(form)),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """What is quantized: a graph with its records, and as of :class:`Quantized` how it came about."""
+
+    graph: Graph
+    records: PublishedRecords
+    pairs: tuple[equalizing.Pair, ...] = ()
+    expected: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self.expected:
+            return ()
+        return (f"ranges of scaled values from second moments, as if normal: {', '.join(self.expected)}",)
+
+
+def _start(source: Source, equalize: equalizing.Config | None, config: step.Config, watch: Watch) -> _Start:
+    """The bundle's graph, equalized where that was asked for; the records go along exactly, but for histograms."""
+    if equalize is None:
+        return _Start(source.graph, source.records)
+    equal = equalizing.run(source.graph, source.records, equalize, watch)
+    if step.widths(config)[1] is None:
+        return _Start(equal.graph, equal.records, equal.pairs)
+    records, expected = with_expected_histograms(source.records, equal)
+    return _Start(equal.graph, records, equal.pairs, expected)
+
+
+def _in_form(found: step.Result, form: str) -> tuple[Graph, Callable[[Mapping[str, str]], bytes] | None]:
+    """The graph that is measured, and what makes other bytes of it."""
+    if form == "qoperator":
+        return integer_graph(found.model), None
+    if form == "matmulnbits":
+        return found.graph, lambda properties: matmul_nbits_model(found.model, properties)
+    return found.graph, None
+
+
+def _sizes(layers: Sequence[step.Layer]) -> tuple[int, int, int]:
+    """Bytes of all weights: as stored, packed, and before."""
+    stored, packed = sum(layer.bytes for layer in layers), sum(layer.nominal_bytes for layer in layers)
+    return stored, packed, 4 * sum(layer.parameters for layer in layers)
 
 
 def _of_form(form: str) -> tuple[str, ...]:

@@ -111,6 +111,17 @@ def test_a_budget_alone_mixes_bits(calibrated: Path, command: Callable[..., Any]
     assert json.loads(notes["dfmeta.recipe"])["quantize"]["bits"] == "w4a8"
 
 
+def test_equalizing_first_is_told(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("quantize", calibrated, "--bits", "w4a8", "--equalize", "--out")
+    found = command(*words, tmp_path / "a.onnx", "--json")
+    assert found.code == 0, found.err
+    assert [pair["channels"] for pair in found.json["pairs"]] == [8, 16]
+    assert "ranges of scaled values from second moments" in found.err
+    table = command(*words, tmp_path / "b.onnx")
+    assert "2 pairs of layers" in table.out
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
 def test_missing_records_are_named(release: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     found = command("quantize", release, "--bits", "w4", "--out", tmp_path / "small.onnx")
     assert found.code == 1
