@@ -57,6 +57,7 @@ def compress(
     """
     options.require_new(out)
     made = {"method": method, "count": count, "settings": options.settings(settings) or None}
+    _refuse_beside(inputs, made)
     flags = {"equalize": equalize or None, "prune": prune, "factorize": factorize, "finetune": finetune, "bits": bits}
     with progress.shown() as report:
         chosen = _recipe(recipe, flags, made)
@@ -73,6 +74,7 @@ def compress(
             device=device,
             progress=report,
         )
+    output.warn([f"{place + 1} {one.name}: {note}" for place, one in enumerate(done.steps) for note in one.notes])
     _print(done, as_json=as_json)
 
 
@@ -96,7 +98,16 @@ def _recipe(path: Path | None, flags: Mapping[str, object], made: Mapping[str, o
     if path is None:
         return common(**given, inputs=Inputs(**inputs))  # type: ignore[arg-type]
     read = load(path)
+    if "settings" in inputs:
+        inputs["settings"] = {**read.inputs.settings, **inputs["settings"]}  # type: ignore[dict-item]
     return replace(read, inputs=replace(read.inputs, **inputs))  # type: ignore[arg-type]
+
+
+def _refuse_beside(inputs: str | None, made: Mapping[str, object]) -> None:
+    """How inputs are made says nothing where they are read from a file."""
+    given = [{"settings": "--set"}.get(name, f"--{name}") for name, value in made.items() if value is not None]
+    if inputs is not None and given:
+        raise typer.BadParameter(f"inputs from a file, and {', '.join(given)} to make them.", param_hint="'--inputs'")
 
 
 def _print(done: Compressed, *, as_json: bool) -> None:

@@ -72,7 +72,8 @@ def convert(
     there = {"--model": model, "--min-units": min_units, "--name": name, "--dataset-name": dataset_name}
     _refuse(there | {"--license": license} if to is not None else here, "--from" if to is not None else "--to")
     if to is not None:
-        given = options.settings(settings) | _given({"bits": bits, "ranges": ranges})
+        given = options.settings(settings, flags={"bits": "--bits", "ranges": "--ranges"})
+        given |= _given({"bits": bits, "ranges": ranges})
         _to(sources, out, to, names or "graph", map_, given, as_json=as_json)
     elif from_ is not None:
         _from(sources, out, from_, model, map_, min_units, _given(about), as_json=as_json)
@@ -105,7 +106,7 @@ def _to(
     if out.suffix not in endings:
         raise typer.BadParameter(f"{str(out)!r} does not end in {' or '.join(endings)}.", param_hint="'--out'")
     with progress.shown():
-        from dfmeta.compress._settings import configured
+        from dfmeta.compress._quantize_settings import configured
         from dfmeta.compress.quantize import Config
         from dfmeta.pipeline.converting import convert_to
 

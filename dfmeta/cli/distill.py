@@ -62,8 +62,9 @@ def distill(
         dfmeta distill release --student lenet5-half --out student.onnx
     """
     options.require_new(out, ".onnx")
-    chosen, given = options.settings(settings), options.settings(train, "--train")
     short = {"steps": steps, "batch": batch, "lr": lr, "shift": shift, "seconds": seconds}
+    chosen = options.settings(settings)
+    given = options.settings(train, "--train", {name: f"--{name}" for name in short})
     given |= {name: str(value) for name, value in short.items() if value is not None}
     options.find_own_code(student)
     with progress.shown() as report:

@@ -83,7 +83,7 @@ def _print(done: Factorized, *, as_json: bool) -> None:
             integer(one.parameters),
             integer(one.parameters_before),
             f"{one.error:.2%}" if one.form != "whole" else "-",
-            f"{one.damping:.0e}" if one.record else "-",
+            f"{one.damping:g}" if one.record else "-",
             one.reason or "-",
         ]
         for one in done.operators

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -177,11 +178,18 @@ def names(option: str, text: str) -> list[str]:
     return found
 
 
-def settings(given: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+def settings(
+    given: Sequence[str] | None, option: str = "--set", flags: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """``["a=1", "b=2"]`` as a mapping.
 
+    Args:
+        given: as the command line has it.
+        option: that gave it.
+        flags: keys that have a flag of their own, and that flag: one setting is given in one way.
+
     Raises:
-        typer.BadParameter: no ``=``, or a key given twice.
+        typer.BadParameter: no ``=``, a key given twice, or one with a flag of its own.
     """
     found: dict[str, str] = {}
     for text in given or ():
@@ -190,6 +198,8 @@ def settings(given: Sequence[str] | None, option: str = "--set") -> dict[str, st
             raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint=repr(option))
         if key in found:
             raise typer.BadParameter(f"{key!r} is given twice.", param_hint=repr(option))
+        if key in flags:
+            raise typer.BadParameter(f"{key!r} has a flag of its own: {flags[key]}.", param_hint=repr(option))
         found[key] = value
     return found
 

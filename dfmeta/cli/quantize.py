@@ -11,15 +11,33 @@ import typer
 from dfmeta.cli import options, output, progress
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dfmeta.pipeline.quantizing import Quantized
+    from dfmeta.report import ModelRow
+
+# Settings with a flag of their own.
+_FLAGS = {
+    "bits": "--bits",
+    "rounding": "--rounding",
+    "ranges": "--ranges",
+    "first_last_bits": "--first-last-bits",
+    "budget_bytes": "--budget-bytes",
+    "int4": "--no-int4",
+    "fallback": "--fallback",
+}
 
 
 def quantize(
     bundle: options.BundleFolder,
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="File to write; must not exist yet.")],
     bits: Annotated[
-        str, typer.Option(metavar="wN[aM]", help="Bits of weights (2 to 8) and values (4 or 8; none for float).")
-    ] = "w8a8",
+        str | None,
+        typer.Option(
+            metavar="wN[aM]",
+            help="Bits of weights (2 to 8) and values (4 or 8; none for float); w8a8. With a budget, the fewest.",
+        ),
+    ] = None,
     rounding: Annotated[
         str, typer.Option(metavar="NAME", help="gptq, from second moments; or nearest, without.")
     ] = "gptq",
@@ -41,8 +59,12 @@ def quantize(
         bool, typer.Option("--no-int4", help="Store codes of few bits in INT8, for targets without INT4.")
     ] = False,
     fallback: Annotated[
-        str | None, typer.Option(metavar="nearest", help="Round layers without records to nearest.")
+        str | None,
+        typer.Option(
+            metavar="nearest", help="Round layers without records to nearest, and leave such values in float."
+        ),
     ] = None,
+    equalize: Annotated[bool, typer.Option("--equalize", help="First even out the weights of neighbours.")] = False,
     settings: options.Settings = None,
     data: options.DataOrNone = None,
     limit: options.Limit = None,
@@ -57,21 +79,22 @@ def quantize(
         dfmeta quantize release --bits w4a8 --out small.onnx
     """
     options.require_new(out, ".onnx")
-    given = options.settings(settings)
-    given |= {"bits": bits, "rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
+    given = options.settings(settings, flags=_FLAGS)
+    given |= {"rounding": rounding, "ranges": ranges, "first_last_bits": str(first_last_bits)}
     given |= {"int4": str(not no_int4).lower()}
-    given |= {"budget_bytes": str(budget_bytes)} if budget_bytes is not None else {}
-    given |= {"fallback": fallback} if fallback is not None else {}
+    optional = {"bits": bits, "budget_bytes": budget_bytes, "fallback": fallback}
+    given |= {name: str(value) for name, value in optional.items() if value is not None}
     with progress.shown() as report:
-        from dfmeta.compress._settings import configured
+        from dfmeta.compress import equalize as equalizing
+        from dfmeta.compress._quantize_settings import configured
         from dfmeta.compress.quantize import Config
         from dfmeta.pipeline.quantizing import quantize as run
 
-        config = configured(Config(), given)
         done = run(
             bundle,
             out,
-            config=config,
+            config=configured(Config(), given),
+            equalize=equalizing.Config() if equalize else None,
             form=form,  # type: ignore[arg-type]  # looked up by name
             target=target,
             data=data,
@@ -84,22 +107,32 @@ def quantize(
 
 
 def _print(done: Quantized, *, as_json: bool) -> None:
-    from dfmeta.report import ModelRow, columns_table, facts_table, integer, models_table, size
+    from dfmeta.report import facts_table, integer, models_table, size
 
     written, found = done.written, done.written.evaluation
-    teacher = written.teacher_costs
-    parameters = teacher.parameters
-    models = [
-        ModelRow("teacher", found.teacher_accuracy if found else None, None, parameters, teacher.macs, teacher.bytes),
-        ModelRow(
-            written.path.name,
-            found.accuracy if found else None,
-            found.agreement if found else None,
-            parameters,
-            written.costs.macs,
-            written.bytes,
-        ),
+    sizes = (size(each) for each in (done.weight_bytes, done.nominal_bytes, done.float_bytes))
+    facts = [
+        ("model", str(written.path)),
+        ("form", done.form),
+        *([("equalized", f"{len(done.pairs)} pairs of layers")] if done.pairs else []),
+        ("weights", "{} stored, {} packed, {} before".format(*sizes)),
+        ("units", integer(found.count) if found else "none measured: give --data"),
+        ("source", written.source),
     ]
+    tables = [models_table(_models(done)), _layers(done), facts_table(facts)]
+    checked = None if done.checked is None else done.checked.as_dict()
+    output.result({**output.plain(replace(done, checked=None)), "checked": checked}, tables, as_json=as_json)
+
+
+def _models(done: Quantized) -> list[ModelRow]:
+    """A quantized weight is no parameter of the file: the table counts those of the teacher."""
+    teacher, student = done.written.rows(done.written.path.name)
+    return [teacher, replace(student, parameters=teacher.parameters, bytes=done.written.bytes)]
+
+
+def _layers(done: Quantized) -> Table:
+    from dfmeta.report import columns_table, size
+
     columns = ["layer", "operator", "weight", "values", "rounding", "record", "damping", "error", "size"]
     rows = [
         [
@@ -115,23 +148,7 @@ def _print(done: Quantized, *, as_json: bool) -> None:
         ]
         for layer in done.layers
     ]
-    facts = [
-        ("model", str(written.path)),
-        ("form", done.form),
-        (
-            "weights",
-            f"{size(done.weight_bytes)} stored, {size(done.nominal_bytes)} packed, {size(done.float_bytes)} before",
-        ),
-        ("units", integer(found.count) if found else "none measured: give --data"),
-        ("source", written.source),
-    ]
-    tables = [
-        models_table(models),
-        columns_table(columns, rows, numbers=columns[2:4] + columns[6:]),
-        facts_table(facts),
-    ]
-    checked = None if done.checked is None else done.checked.as_dict()
-    output.result({**output.plain(replace(done, checked=None)), "checked": checked}, tables, as_json=as_json)
+    return columns_table(columns, rows, numbers=columns[2:4] + columns[6:])
 
 
 def _bits(bits: int) -> str:

@@ -32,7 +32,7 @@ def spend(costs: Mapping[str, Mapping[int, tuple[int, float]]], budget: int) -> 
         raise StepError(
             "--budget-bytes",
             f"{budget:,} for all weights",
-            f"at least {least:,}, their size at the fewest bits",
+            f"at least {least:,}, their size at the fewest bits that --bits and --first-last-bits allow",
             "Give more bytes, allow fewer bits, or make the model smaller first.",
         )
     while total > budget:

@@ -135,6 +135,8 @@ def overall(
     goal: tuple[str, float],
     ranking: str,
     watch: Watch,
+    *,
+    groups: str,
 ) -> dict[str, Indices]:
     """Channels that stay, by group, of widths that one rule finds: what costs least for what it saves goes next.
 
@@ -146,6 +148,7 @@ def overall(
             channels of the groups; that many stay at most.
         ranking: as of :func:`path`.
         watch: told of the groups whose order is known.
+        groups: which are free: ``inner``, so that there may be more, or ``all``.
 
     Raises:
         StepError: too few multiply-accumulates, even with one channel left in each group.
@@ -154,14 +157,17 @@ def overall(
     for number, group in enumerate(free):
         paths.append(path(group, sources, group.size - 1, ranking))
         watch("prune", number + 1, len(free))
-    gone = _spent(graph, free, [one.costs for one in paths], goal)
+    more = "" if groups == "all" else ", or let 'all' groups be cut"
+    gone = _spent(graph, free, [one.costs for one in paths], goal, f"Let more stay{more}.")
     return {
         group.id: np.setdiff1d(np.arange(group.size), one.order[:count])
         for group, one, count in zip(free, paths, gone, strict=True)
     }
 
 
-def _spent(graph: Graph, free: Sequence[ChannelGroup], costs: Sequence[Array], goal: tuple[str, float]) -> list[int]:
+def _spent(
+    graph: Graph, free: Sequence[ChannelGroup], costs: Sequence[Array], goal: tuple[str, float], fix: str
+) -> list[int]:
     """How many channels of each group go until the goal is met, each time where one costs least for what it saves."""
     measure, fraction = goal
     ledger = _Ledger.of(graph)
@@ -172,9 +178,7 @@ def _spent(graph: Graph, free: Sequence[ChannelGroup], costs: Sequence[Array], g
         open_groups = [place for place, one in enumerate(costs) if gone[place] < len(one)]
         if not open_groups:
             least = f"{left / total:.3g} or more: one channel is left in each group that may be cut"
-            raise StepError(
-                graph.where, f"a goal of {fraction:g} of its {measure}", least, "Cut 'all' groups, or less."
-            )
+            raise StepError(graph.where, f"a goal of {fraction:g} of its {measure}", least, fix)
         worth = [costs[place][gone[place]] / max(saved(free[place]), 1e-12) for place in open_groups]
         best = open_groups[int(np.argmin(worth))]
         left -= saved(free[best])

@@ -32,7 +32,8 @@ class Inputs:
             bias follows and the moment is exact.
         mean: ``[d]`` E[x]; None where it is not known.
         shifts: whether the bias is refitted by it.
-        damping: what ``fit`` needed beyond the ridge, in units of the mean of its diagonal.
+        damping: the ridge: what each entry of the diagonal of ``fit`` grew by, as a share of it; 0 without a record.
+        further_damping: what it needed beyond that, in units of the mean of its diagonal.
         record: form of the record; empty without one.
     """
 
@@ -41,6 +42,7 @@ class Inputs:
     mean: Array | None
     shifts: bool
     damping: float
+    further_damping: float
     record: str
 
     def error(self, weight: Array, replaced: Array) -> float:
@@ -80,13 +82,13 @@ def inputs(records: PublishedRecords, operator: Operator, ridge: float | None, *
     record = input_record(records, operator)
     if record.moment is None or record.mean is None:
         plain = np.eye(operator.weight.shape[2])
-        return Inputs(plain, plain, None, False, 0.0, "")
+        return Inputs(plain, plain, None, False, 0.0, 0.0, "")
     moment, mean = record.moment[0], record.mean[0]
     exact = record.form == "full" and _storage(records, operator) == "float32"
     fit = centred(moment, mean) if affine and exact else moment
     share = ridge if ridge is not None else (RIDGE if exact else COMPACT_RIDGE)
     safe = damped(fit + share * np.diag(np.diagonal(fit)))
-    return Inputs(moment, safe.moment, mean, affine, safe.damping, record.form)
+    return Inputs(moment, safe.moment, mean, affine, share, safe.damping, record.form)
 
 
 def _storage(records: PublishedRecords, operator: Operator) -> str:

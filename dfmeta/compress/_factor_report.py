@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dfmeta.compress._factor_forms import Form, uncut
+from dfmeta.compress._factor_inputs import Inputs
 from dfmeta.compress._operators import Operator
 from dfmeta.graph import Graph
 
@@ -22,8 +23,9 @@ class FactorizedOperator:
         parameters, parameters_before: elements of its weights.
         macs, macs_before: multiply-accumulates for one input item.
         error: predicted squared change of the output, as a share of its variance.
-        damping: what had to be added to the moment's diagonal beyond the ridge that was asked for, in units of its
-            mean.
+        damping: ridge that was used: what was added to each entry of the moment's diagonal, as a share of it; 0 where
+            nothing was fitted to a moment.
+        further_damping: what had to be added beyond that, in units of the diagonal's mean.
         record: form of the record that it was made from; empty without one.
         reason: why it stays whole; empty where it does not.
     """
@@ -39,15 +41,17 @@ class FactorizedOperator:
     macs_before: int
     error: float
     damping: float
+    further_damping: float
     record: str
     reason: str
 
 
 def told(
-    graph: Graph, operator: Operator, form: Form, error: float, damping: float, record: str, reason: str
+    graph: Graph, operator: Operator, form: Form, error: float, seen: Inputs | None, reason: str
 ) -> FactorizedOperator:
-    """The facts of one operator that took a form."""
+    """The facts of one operator that took a form; ``seen`` is what was read of its input, None where nothing was."""
     before = uncut(graph, operator)
     costs = form.parameters, before.parameters, form.macs, before.macs
     named = operator.label, operator.entry.op, operator.entry.weight
-    return FactorizedOperator(*named, form.name, form.ranks, *costs, error, damping, record, reason)
+    read = (0.0, 0.0, "") if seen is None else (seen.damping, seen.further_damping, seen.record)
+    return FactorizedOperator(*named, form.name, form.ranks, *costs, error, *read, reason)

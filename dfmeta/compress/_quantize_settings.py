@@ -1,10 +1,10 @@
-"""Settings of ``quantize``, and what it says of each layer."""
+"""Settings of ``quantize``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dfmeta import _settings
@@ -21,7 +21,8 @@ class Config:
     """Settings of the step.
 
     Attributes:
-        bits: ``w`` and 2 to 8 bits of weights, then nothing or ``a`` and 4 or 8 bits of values: ``w8a8``, ``w4``.
+        bits: ``w`` and 2 to 8 bits of weights, then nothing or ``a`` and 4 or 8 bits of values: ``w8a8``, ``w4``. None
+            for ``w8a8``, and with a budget for the fewest bits of weights that it chooses among, and 8 of values.
         rounding: ``gptq``, with error feedback; or ``nearest``, which needs no second moments.
         scales: of weights, one for each channel: ``search``, of least error after rounding with feedback; ``weighted``,
             of least error of rounding to nearest weighed by E[x^2] (also what ``search`` takes for more than 6 bits and
@@ -37,14 +38,15 @@ class Config:
         values: ``uint8`` with any zero, or ``int8`` with zero 0 (in four bits, ``uint4`` and ``int4`` alike).
         first_last_bits: least bits of weights and values of the layers that read no other layer's result, and of those
             whose result no other layer reads.
-        budget_bytes: mixed precision: as many bits as fit for each weight, in place of those of ``bits``; None without.
+        budget_bytes: mixed precision: all weights within so many bytes, each of them of the bits of ``bits`` at least;
+            None without.
         budget_of: whether bytes count as ``stored`` (INT4 and INT8), or ``nominal``, packed to the very bit.
         int4: store codes of at most 4 bits as INT4, and not as INT8.
         fallback: ``nearest`` rounds layers without records to nearest and leaves values without records in floating
             point; empty for an error.
     """
 
-    bits: str = "w8a8"
+    bits: str | None = None
     rounding: Literal["gptq", "nearest"] = "gptq"
     scales: Literal["search", "weighted", "grid", "largest"] = "search"
     damping: float = weight(0.01)
@@ -61,52 +63,21 @@ class Config:
     fallback: Literal["", "nearest"] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What became of one weight operator.
-
-    Attributes:
-        label: of the operator.
-        op: the operator.
-        weight: its initializer.
-        bits: of the weight's codes; 32 where it stays as it is.
-        value_bits: of what it reads; 32 where that stays as it is.
-        rounding: ``gptq``, ``nearest``, or empty where it stays as it is.
-        form: of the second moment that was read; empty without one.
-        count: samples of that record.
-        damping: that the factorisation needed, in units of the mean of E[x^2].
-        error: expected squared change of its output for exact inputs, over its mean square; of the weight itself where
-            there is no record.
-        bias_corrected: whether the bias took up the mean error.
-        parameters: elements of the weight.
-        bytes: of codes and scales as stored.
-        nominal_bytes: the same packed to the very bit.
-        note: why it stays as it is, or was not rounded as asked.
-    """
-
-    label: str
-    op: str
-    weight: str
-    bits: int
-    value_bits: int
-    rounding: str
-    form: str
-    count: int
-    damping: float
-    error: float
-    bias_corrected: bool
-    parameters: int
-    bytes: int
-    nominal_bytes: int
-    note: str = ""
+def settled(config: Config) -> Config:
+    """The same with ``bits`` written out."""
+    if config.bits is not None:
+        return config
+    fewest = 8 if config.budget_bytes is None else min(CHOICES[config.budget_of])
+    return replace(config, bits=f"w{fewest}a8")
 
 
-def parsed(bits: str) -> tuple[int, int | None]:
+def widths(config: Config) -> tuple[int, int | None]:
     """Bits of weights, and of values (None for floating point).
 
     Raises:
         DataError: text that is not ``w`` and 2 to 8, with or without ``a`` and 4 or 8.
     """
+    bits = settled(config).bits or ""
     found = re.fullmatch(r"w([2-8])(?:a([48]))?", bits)
     if found is None:
         raise DataError("--bits", repr(bits), "w2 to w8, alone or with a4 or a8, such as w4a8")
@@ -130,7 +101,7 @@ def check(config: Config) -> None:
         UnknownName: a choice that is none.
         DataError: the text names the setting.
     """
-    parsed(config.bits)
     _settings.check(config, "quantize")
+    widths(config)
     if config.first_last_bits != 0 and not 2 <= config.first_last_bits <= 8:
         raise DataError("first_last_bits", str(config.first_last_bits), "2 to 8, or 0 for no difference")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfmeta.errors import StepError, UnknownName
+from dfmeta.errors import DataError, StepError, UnknownName
 from dfmeta.kinds.histogram.spec import BINS_BY_VALUE, bin_edges
 from dfmeta.records.published import Statistic
 
@@ -133,13 +133,13 @@ def bounds(histogram: Histogram, policy: str, bits: int, percentile: float = PER
 
     Raises:
         UnknownName: another policy.
-        StepError: a percentile out of range.
+        DataError: a percentile out of range.
     """
     if policy == "minmax":
         low, high = histogram.low, histogram.high
     elif policy == "percentile":
         if not 50 < percentile < 100:
-            raise StepError("percentile", f"{percentile:g}", "a number above 50 and below 100")
+            raise DataError("percentile", f"{percentile:g}", "a number above 50 and below 100")
         low, high = quantile(histogram, 1 - percentile / 100), quantile(histogram, percentile / 100)
     elif policy == "mse":
         low, high = _least_squares(histogram, bits)

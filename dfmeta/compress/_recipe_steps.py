@@ -20,6 +20,10 @@ class Distillation(distill.Config):
     student: str = "scaled:0.5"
 
 
+def _as_given(config: Any) -> Any:
+    return config
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A step that a recipe may name.
@@ -29,12 +33,14 @@ class Kind:
         check: refuses settings that are out of range.
         requires: kinds of records that it reads, by its settings.
         trains: whether it works on synthetic inputs.
+        settled: its settings with those written out that follow from others.
     """
 
     config: type
     check: Callable[[Any], object]
     requires: Callable[[Any], tuple[str, ...]]
     trains: bool = False
+    settled: Callable[[Any], Any] = _as_given
 
 
 def _nothing(config: object) -> tuple[str, ...]:
@@ -42,7 +48,7 @@ def _nothing(config: object) -> tuple[str, ...]:
 
 
 def _read_by_quantize(config: quantize.Config) -> tuple[str, ...]:
-    _, value_bits = quantize.parsed(config.bits)
+    _, value_bits = quantize.widths(config)
     moments = config.rounding == "gptq" or config.bias_correction
     return (*(("second-moment",) if moments else ()), *(("histogram",) if value_bits is not None else ()))
 
@@ -53,5 +59,5 @@ KINDS: Mapping[str, Kind] = {
     "factorize": Kind(factorize.Config, factorize.check, lambda _: factorize.REQUIRES),
     "distill": Kind(Distillation, distill.check, _nothing, trains=True),
     "finetune": Kind(finetune.Config, finetune.check, _nothing, trains=True),
-    "quantize": Kind(quantize.Config, quantize.check, _read_by_quantize),
+    "quantize": Kind(quantize.Config, quantize.check, _read_by_quantize, settled=quantize.settled),
 }

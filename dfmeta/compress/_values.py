@@ -174,22 +174,29 @@ def _becomes(graph: Graph, name: str, known: Mapping[str, QuantizedValue]) -> Qu
     return value if not rectified or (value.dtype.startswith("uint") and value.zero == 0) else None
 
 
-def expected(graph: Graph, operator: Operator, record: InputRecord) -> _ranges.Histogram | None:
-    """What an operator's output counts, by the second moment of its input; without a bias that is added on its own.
+def expected(
+    graph: Graph, operator: Operator, record: InputRecord, *, biased: bool = False
+) -> _ranges.Histogram | None:
+    """What an operator's output counts, by the second moment of its input.
 
     Args:
         graph: the model.
         operator: of it.
         record: of its input.
+        biased: with the bias of the Add behind a matrix product; an operator's own always counts.
 
     Returns:
-        None where nothing is known of the input, or for a transposed convolution.
+        None where nothing is known of the input, for a transposed convolution, or where what is added is no bias of
+        one number for each channel.
     """
     if record.moment is None or record.mean is None or operator.entry.op == "ConvTranspose":
+        return None
+    own = operator.entry.op == "Conv" or (operator.entry.op == "Gemm" and operator.bias_node == operator.node)
+    biased = biased or own
+    if biased and operator.bias is None and any(graph.model.graph.node[operator.node].input[2:]):
         return None
     mean = np.einsum("god,gd->go", operator.weight, record.mean) * operator.alpha
     square = np.einsum("god,god->go", operator.weight @ record.moment, operator.weight)
     variance = np.maximum(square * operator.alpha**2 - mean**2, 0.0)
-    own = operator.entry.op == "Conv" or (operator.entry.op == "Gemm" and operator.bias_node == operator.node)
-    shift = bias_values(graph, operator) if own else np.zeros(operator.outputs)
+    shift = bias_values(graph, operator) if biased else np.zeros(operator.outputs)
     return _ranges.from_gaussians(mean.reshape(-1) + shift[operator.output_of.reshape(-1)], variance.reshape(-1))

@@ -144,7 +144,7 @@ def run(graph: Graph, records: PublishedRecords, config: Config, watch: Watch | 
     built, done = _built(whole, layers, chosen, records, config, watch)
     for operator in fixed:
         reason = reasons[operator.label]
-        done[operator.label] = told(whole, operator, uncut(whole, operator), 0.0, 0.0, "", reason)
+        done[operator.label] = told(whole, operator, uncut(whole, operator), 0.0, None, reason)
     return Result(built, tuple(done[operator.label] for operator in known), left_as_they_are(whole))
 
 
@@ -246,7 +246,7 @@ def _built(
                 shift = operator.alpha * bias_shift(weight, replaced, seen.mean)
                 biases[operator.label] = bias_values(graph, operator) + shift
         reason = "no rank is worth what it saves" if form.name == "whole" else ""
-        done[operator.label] = told(graph, operator, form, error, seen.damping, seen.record, reason)
+        done[operator.label] = told(graph, operator, form, error, seen, reason)
     # A bias may come with a node of its own: the places of the others change, their labels do not.
     shifted = with_bias(graph, biases) if biases else graph
     places = {operator.label: operator for operator in operators(shifted)}

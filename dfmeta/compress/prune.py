@@ -179,10 +179,10 @@ def _kept(
     if not free:
         return {}
     if config.macs is not None:
-        return overall(base, free, sources, ("macs", config.macs), config.ranking, watch)
+        return overall(base, free, sources, ("macs", config.macs), config.ranking, watch, groups=config.groups)
     fraction = 1.0 if config.channels is None else config.channels
     if config.widths == "overall":
-        return overall(base, free, sources, ("channels", fraction), config.ranking, watch)
+        return overall(base, free, sources, ("channels", fraction), config.ranking, watch, groups=config.groups)
     return uniform(free, sources, fraction, config.ranking, watch)
 
 

@@ -28,7 +28,8 @@ from dfmeta.compress._operators import (
     with_bias,
     with_weights,
 )
-from dfmeta.compress._quantize_settings import CHOICES, Config, Layer, check, configured, parsed
+from dfmeta.compress._quantize_report import Layer, notes
+from dfmeta.compress._quantize_settings import CHOICES, Config, check, configured, settled, widths
 from dfmeta.compress._rounding import Metric, Rounded, metric, round_weight
 from dfmeta.compress._values import expected, of_operators, of_outputs
 from dfmeta.errors import StepError
@@ -38,7 +39,7 @@ from dfmeta.graph.folding import without_batch_norm
 from dfmeta.records import PublishedRecords
 from dfmeta.records.operator_moments import observed
 
-__all__ = ["CHOICES", "Config", "Layer", "Result", "check", "configured", "parsed", "run"]
+__all__ = ["CHOICES", "Config", "Layer", "Result", "check", "configured", "notes", "run", "settled", "widths"]
 
 REQUIRES = ("second-moment", "histogram")
 PRESET = "calibration"
@@ -106,7 +107,7 @@ def _bits(
     graph: Graph, found: tuple[Operator, ...], config: Config
 ) -> tuple[Mapping[str, int], Mapping[str, int | None]]:
     """Bits of each weight, by initializer, and of what each operator reads, by its label."""
-    weight, value = parsed(config.bits)
+    weight, value = widths(config)
     ends = first_and_last(graph, found)
     weights = {operator.entry.weight: weight for operator in found}
     for operator in found:
@@ -153,7 +154,7 @@ def _metric(graph: Graph, records: PublishedRecords, several: list[Operator], co
         record = read[operator.label]
         if record.mean is not None:
             seen.means[operator.label] = record.mean
-        histogram = expected(graph, operator, record) if config.bits == "w8a8" else None
+        histogram = expected(graph, operator, record) if widths(config) == (8, 8) else None
         if histogram is not None:
             seen.outputs[operator.label] = histogram
     record = _pooled(list(read.values()))
@@ -258,25 +259,34 @@ def _layers(
     layers = {}
     for operator in found:
         name = operator.entry.weight
-        metric_of, rounded, stored = seen.metrics[name], done[name], weights[name]
-        again, counted = name in counted, counted | {name}
-        layers[operator.label] = Layer(
-            operator.label,
-            operator.entry.op,
-            name,
-            rounded.bits,
-            values.get(operator.entry.value, 32),
-            "gptq" if metric_of.feedback else "nearest",
-            metric_of.form,
-            metric_of.count,
-            metric_of.damping,
-            rounded.error / max(metric_of.energy, 1e-30),
-            operator.label in seen.means and _takes_up(operator, config),
-            0 if again else stored.codes.size,
-            0 if again else stored.stored_bytes(int4=config.int4),
-            0 if again else stored.nominal_bytes,
-            f"shares its weight with {', '.join(operator.shares)}" if operator.shares else "",
-        )
+        stored = None if name in counted else weights[name]
+        counted.add(name)
+        value_bits = values.get(operator.entry.value, 32)
+        layers[operator.label] = _layer(operator, done[name], seen, value_bits, stored, config)
     for label, reason in left_as_they_are(graph):
         layers[label] = Layer(label, "", "", 32, 32, "", "", 0, 0.0, 0.0, False, 0, 0, 0, reason)
     return tuple(layers.values())
+
+
+def _layer(
+    operator: Operator, rounded: Rounded, seen: _Seen, value_bits: int, stored: QuantizedWeight | None, config: Config
+) -> Layer:
+    """One operator's facts; ``stored`` is None where another one's weight has been counted already."""
+    known = seen.metrics[operator.entry.weight]
+    return Layer(
+        operator.label,
+        operator.entry.op,
+        operator.entry.weight,
+        rounded.bits,
+        value_bits,
+        "gptq" if known.feedback else "nearest",
+        known.form,
+        known.count,
+        known.damping,
+        rounded.error / max(known.energy, 1e-30),
+        operator.label in seen.means and _takes_up(operator, config),
+        stored.codes.size if stored is not None else 0,
+        stored.stored_bytes(int4=config.int4) if stored is not None else 0,
+        stored.nominal_bytes if stored is not None else 0,
+        f"shares its weight with {', '.join(operator.shares)}" if operator.shares else "",
+    )

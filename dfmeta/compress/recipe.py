@@ -78,9 +78,14 @@ class Step:
         """Whether it works on synthetic inputs."""
         return KINDS[self.name].trains
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """All of its settings, defaults written out, in JSON types."""
+        return asdict(KINDS[self.name].settled(self.config))
+
     def as_dict(self) -> dict[str, object]:
         """Name and settings, in JSON types."""
-        return {"name": self.name, **asdict(self.config)}
+        return {"name": self.name, **self.settings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +105,32 @@ class Recipe:
     inputs: Inputs = Inputs()
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise DataError("recipe", "no steps", f"one or more of {', '.join(STEPS)}")
+        _check_order([step.name for step in self.steps], "recipe")
         _settings.check(self.inputs, "recipe, inputs")
         for step in self.steps:
             if step.name not in KINDS:
                 raise UnknownName("step", step.name, STEPS)
             KINDS[step.name].check(step.config)
-        _check_order([step.name for step in self.steps])
 
     def as_dict(self) -> dict[str, object]:
         """The whole recipe, defaults written out, in JSON types."""
         return {"inputs": asdict(self.inputs), "step": [step.as_dict() for step in self.steps]}
 
 
-def _check_order(names: Sequence[str]) -> None:
+def _check_order(names: Sequence[str], where: str) -> None:
+    if not names:
+        raise DataError(where, "no steps", f"one or more of {', '.join(STEPS)}")
     for place, name in enumerate(names):
         if name == "distill" and place:
             raise DataError(
-                f"recipe, step {place + 1}",
+                f"{where}, step {place + 1}",
                 f"distill after {names[place - 1]}",
                 "distill as the first step",
                 "A student takes the place of the graph, and what was done to that is lost.",
             )
         if "quantize" in names[:place] and name != "finetune":
             raise DataError(
-                f"recipe, step {place + 1}",
+                f"{where}, step {place + 1}",
                 f"{name} after quantize",
                 "nothing but finetune there",
                 "Quantize last; the other steps work on floating-point weights.",
@@ -170,6 +175,7 @@ def parse(given: Mapping[str, object], where: str = "recipe") -> Recipe:
     if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
         raise DataError(f"{where}, step", type(tables).__name__, "a list of tables: [[step]]")
     steps = tuple(_step(f"{where}, step {place + 1}", table) for place, table in enumerate(tables))
+    _check_order([step.name for step in steps], where)
     return Recipe(steps, _inputs(f"{where}, inputs", given.get("inputs", {})))
 
 
@@ -180,7 +186,14 @@ def _step(where: str, table: Mapping[str, object]) -> Step:
     if name not in KINDS:
         raise UnknownName(f"{where}, step", name, STEPS)
     settings = {key: value for key, value in table.items() if key != "name"}
-    return Step(name, _settings.from_values(KINDS[name].config(), settings, f"{where} ({name})"))
+    config = _settings.from_values(KINDS[name].config(), settings, f"{where} ({name})")
+    try:
+        KINDS[name].check(config)
+    except UnknownName as error:
+        raise UnknownName(f"{where}: {error.what}", error.name, error.known) from error
+    except DataError as error:
+        raise DataError(f"{where}: {error.where}", error.found, error.expected, error.fix) from error
+    return Step(name, config)
 
 
 def _inputs(where: str, table: object) -> Inputs:

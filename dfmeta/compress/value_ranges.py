@@ -101,7 +101,8 @@ def value_ranges(
 
     Raises:
         UnknownName: another policy.
-        StepError: an empty histogram, or a percentile out of range.
+        DataError: a percentile out of range.
+        StepError: an empty histogram.
     """
     if policy not in _ranges.POLICIES:
         raise UnknownName("range policy", policy, _ranges.POLICIES)
@@ -117,13 +118,13 @@ def value_ranges(
             keep(name, _ranges.read(statistic), "recorded")
     _derive(graph, names, found)
     for operator in operators(graph):
-        made = graph.model.graph.node[operator.node].output[0]
-        # The mean of a matrix product's result is known before its bias alone, and that may be a node of its own.
-        if made in found or operator.entry.op != "Conv":
-            continue
-        histogram = expected(graph, operator, input_record(records, operator))
-        if histogram is not None:
-            keep(made, histogram, "moments")
+        record, nodes = input_record(records, operator), graph.model.graph.node
+        # A matrix product's result is known without its bias, which may be a node of its own, and with it.
+        for place, biased in ((operator.bias_node, True), (operator.node, operator.bias_node == operator.node)):
+            made = nodes[place].output[0]
+            histogram = expected(graph, operator, record, biased=biased) if made not in found else None
+            if histogram is not None:
+                keep(made, histogram, "moments")
     _derive(graph, names, found)
     return ValueRanges(
         tuple(found[name] for name in names if name in found), tuple(name for name in names if name not in found)

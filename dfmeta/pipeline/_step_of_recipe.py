@@ -38,10 +38,12 @@ class Facts:
     Attributes:
         error: as of :class:`dfmeta.pipeline.compressing.StepDone`.
         operators: its own report.
+        notes: what a reader should know, in sentences.
     """
 
     error: float | None
     operators: tuple[object, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def run(
     if step.name == "quantize":
         rounded = quantize.run(graph, records, config, stages(progress))
         errors = [layer.error for layer in rounded.layers if layer.bits < 32]
-        return state.after(rounded.graph), Facts(_mean(errors), rounded.layers)
+        return state.after(rounded.graph), Facts(_mean(errors), rounded.layers, quantize.notes(rounded.layers, config))
     if step.name == "finetune":
         tuned = finetune.run(graph, source.graph, inputs(), config, progress, seed=seed, device=device)
         trained = Trained(tuned.steps, tuned.before, tuned.after, tuned.matched)
@@ -137,7 +139,7 @@ def verify(step: Step, graph: Graph, source: Source, before: int) -> None:
 
     Raises:
         ExportError: numbers that are not finite, other ends than the teacher's, runtimes that disagree, or a cut that
-            made the graph no smaller.
+            made the graph larger.
     """
     require_finite(graph)
     require_same(graph, source, max((ROUNDED[bits] for bits in value_bits(graph)), default=TOLERANCE))

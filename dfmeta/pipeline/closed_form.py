@@ -61,7 +61,7 @@ class Written:
         costs: parameters, MACs and bytes of it; a quantized weight is no parameter here.
         teacher_costs: the same of the teacher.
         source: sha256 of the bundle's manifest.
-        evaluation: on the data that was given; None without data.
+        evaluation: on the data that was given, before the file was written; None without data.
     """
 
     path: Path
@@ -148,6 +148,7 @@ def finish(
             file = Path(folder) / "model.onnx"
             file.write_bytes(checked.raw)
             found = evaluate(file, data, bundle=source.path, limit=limit, seed=seed, progress=progress)
+            found = replace(found, model=str(out))
     write_file(out, content)
     mine, teacher = replace(costs(checked), bytes=len(content)), costs(source.graph)
     return Written(Path(out), len(content), mine, teacher, source.opened.bundle.identity, found)

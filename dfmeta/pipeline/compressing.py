@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfmeta import synthesis
 from dfmeta.bundle import write_folder
 from dfmeta.compress._chain import Site, State
 from dfmeta.compress.recipe import Recipe, Step
@@ -41,6 +42,7 @@ class StepDone:
             equalize, which changes nothing.
         sites: where the records that it read come from; empty where it reads none.
         operators: the step's own report.
+        notes: what a reader should know, in sentences.
         accuracy, agreement: percent, on the data that was given; None without data.
     """
 
@@ -52,6 +54,7 @@ class StepDone:
     error: float | None
     sites: tuple[Site, ...]
     operators: tuple[object, ...]
+    notes: tuple[str, ...]
     accuracy: float | None = None
     agreement: float | None = None
 
@@ -119,10 +122,13 @@ def compress(
     Raises:
         OutputExists: ``out`` is taken.
         StepError: records that are missing, or a step that could not do its work.
-        ExportError: a step's graph that is not finite, not smaller, or that two runtimes run differently.
+        ExportError: a step's graph that is not finite, larger after a cut, or that two runtimes run differently.
         BundleError, GraphError, DataError, UnknownName: see :mod:`dfmeta.errors`.
     """
     source = open_source(bundle, out)
+    wanted = recipe.inputs
+    # Before any step, even if none of them should need inputs.
+    synthesis.configured(chosen_method(source.opened.bundle.manifest, wanted.method or None, None), wanted.settings)
     made = _Inputs(source, recipe, inputs, seed, device, progress)
     run = _Run(source, recipe, made, seed, device, progress)
     for step in recipe.steps:
@@ -180,13 +186,14 @@ class _Run:
         self.done.append(
             StepDone(
                 step.name,
-                dataclasses.asdict(step.config),
+                step.settings,
                 round(seconds, 3),
                 costs(self.graph),
                 _step_of_recipe.weight_count(self.graph),
                 facts.error,
                 ready.sites(step.requires),
                 facts.operators,
+                facts.notes,
                 self.measured.accuracy if self.measured else None,
                 self.measured.agreement if self.measured else None,
             )

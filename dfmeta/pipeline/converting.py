@@ -44,6 +44,8 @@ class Converted:
         weights: entries for weights.
         source: sha256 of the bundle's manifest.
         left_out: what is not in the file, and why.
+        exclude: nodes that the other tool has to leave in floating point, as it would ask for what was left out; an
+            empty name stands for all nodes without one.
         notes: what a reader should know, in sentences.
     """
 
@@ -54,6 +56,7 @@ class Converted:
     weights: int
     source: str
     left_out: tuple[LeftOut, ...] = ()
+    exclude: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -64,6 +67,7 @@ class _Written:
     weights: int
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
 
 
 def convert_to(
@@ -105,8 +109,8 @@ def convert_to(
     settings = _Settings(config, naming, names, Path(out).suffix == ".dat")
     made = WRITERS[to](source, settings)
     write_file(out, made.raw)
-    identity = source.opened.bundle.identity
-    return Converted(Path(out), to, len(made.raw), made.values, made.weights, identity, made.left_out, made.notes)
+    identity, told = source.opened.bundle.identity, (made.left_out, made.exclude, made.notes)
+    return Converted(Path(out), to, len(made.raw), made.values, made.weights, identity, *told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +155,23 @@ def _to_ort(source: Source, settings: _Settings) -> _Written:
         "default, whatever policy chose the ranges",
         *_origins(plain),
     )
-    return _Written(calibration_cache(ends), len(ends), 0, _unknown(plain), notes)
+    exclude = _touching(source.graph, set(whole.unknown) | set(plain.unknown))
+    if exclude:
+        rest = "; '' are all nodes without a name: name them, and list those alone" if "" in exclude else ""
+        notes = (*notes, f"of what is left out it has no range: add nodes_to_exclude={list(exclude)}{rest}")
+    return _Written(calibration_cache(ends), len(ends), 0, _unknown(plain), notes, exclude)
+
+
+def _touching(graph: Graph, values: set[str]) -> tuple[str, ...]:
+    """Names of the nodes that make or read any of these values, each once."""
+    nodes = (node for node in graph.model.graph.node if values & {*node.input, *node.output})
+    return tuple(dict.fromkeys(node.name for node in nodes))
 
 
 def _to_aimet(source: Source, settings: _Settings) -> _Written:
     config = replace(settings.config, rounding="nearest", bias_correction=False)
     made = step.run(source.graph, source.records, config)
-    _, bits = step.parsed(config.bits)
+    _, bits = step.widths(config)
     values = {value.value: value for value in made.model.values}
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = (

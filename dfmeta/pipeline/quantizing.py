@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from dfmeta.compress import equalize as equalizing
 from dfmeta.compress import quantize as step
+from dfmeta.compress._expected_histograms import with_expected_histograms
 from dfmeta.errors import UnknownName
 from dfmeta.export.canonical import canonicalize
 from dfmeta.export.matmul_nbits import matmul_nbits_model, stored_bytes
@@ -15,8 +17,9 @@ from dfmeta.export.qoperator import integer_graph
 from dfmeta.export.quantized import quantized_graph
 from dfmeta.export.targets import Checked, Target, check
 from dfmeta.graph import Graph
-from dfmeta.pipeline.closed_form import ROUNDED, Progress, Written, finish, open_source, stages
+from dfmeta.pipeline.closed_form import ROUNDED, Progress, Source, Watch, Written, finish, open_source, stages
 from dfmeta.pipeline.targeting import form_for, integer_bias, integer_target, settings_for
+from dfmeta.records import PublishedRecords
 
 FORMS = ("qdq", "qoperator", "matmulnbits")
 Form = Literal["qdq", "qoperator", "matmulnbits"]
@@ -33,6 +36,8 @@ class Quantized:
         weight_bytes: of all codes and scales as stored.
         nominal_bytes: the same packed to the very bit.
         float_bytes: of the same weights in float32.
+        pairs: operators whose weights were made alike first; empty where that was not asked for.
+        expected: values that were scaled by it, whose ranges come from second moments.
         notes: what a reader should know, in sentences.
         checked: the file held against the target; None without one.
     """
@@ -43,6 +48,8 @@ class Quantized:
     weight_bytes: int
     nominal_bytes: int
     float_bytes: int
+    pairs: tuple[equalizing.Pair, ...] = ()
+    expected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     checked: Checked | None = None
 
@@ -52,6 +59,7 @@ def quantize(
     out: str | Path,
     *,
     config: step.Config | None = None,
+    equalize: equalizing.Config | None = None,
     form: Form | None = None,
     target: str = "",
     data: str | None = None,
@@ -65,6 +73,7 @@ def quantize(
         bundle: its folder.
         out: ONNX file to write; must not exist.
         config: settings of the step.
+        equalize: first even out the weights of neighbouring layers, with these settings; None for not.
         form: ``qdq``, which any runtime reads; ``qoperator``, integer operators for code generators, 8 bits only; or
             ``matmulnbits``, onnxruntime's operator for matrix products with 4-bit weights. None for the target's, or
             ``qdq``.
@@ -80,45 +89,83 @@ def quantize(
         UnknownName: another form, range policy or target.
         DataError, BundleError, GraphError, StepError, ExportError: see :mod:`dfmeta.errors`.
     """
-    config = config or step.Config()
+    chosen, profile = _form(form, target)
+    config = _checked(config or step.Config(), equalize, profile)
+    source = open_source(bundle, out)
+    start = _start(source, equalize, config, profile, stages(progress))
+    found = step.run(start.graph, start.records, config, stages(progress))
+    recipe: dict[str, Any] = {"quantize": asdict(config), "form": chosen, **({"target": target} if target else {})}
+    recipe |= {"equalize": asdict(equalize)} if equalize is not None else {}
+    graph, raw = _in_form(found, chosen, config, profile)
+    bits = step.widths(config)[1] or 8
+    measured: dict[str, Any] = {"data": data, "limit": limit, "seed": seed, "progress": progress}
+    written = finish(source, graph, out, recipe, tolerance=ROUNDED[bits], raw=raw, **measured)
+    layers = _as_stored(found) if chosen == "matmulnbits" else found.layers
+    checked = None if profile is None else check(Graph.from_file(out), profile)
+    notes = (*step.notes(found.layers, config), *start.notes, *_of_form(chosen), *_misfits(checked))
+    return Quantized(written, chosen, layers, *_sizes(layers), start.pairs, start.expected, notes, checked)
+
+
+def _form(form: str | None, target: str) -> tuple[str, Target | None]:
+    """How to write it, and the profile of the target; None without one."""
     if form is not None and form not in FORMS:
         raise UnknownName("form", form, FORMS)
     profile = integer_target(target) if target else None
-    chosen = form_for(profile, form) if profile is not None else form or FORMS[0]
-    config = settings_for(profile, config) if profile is not None else config
-    _, value_bits = step.parsed(config.bits)
-    source = open_source(bundle, out)
-    teacher = source.graph if profile is None else canonicalize(source.graph, keep_names=True)
-    found = step.run(teacher, source.records, config, stages(progress))
-    graph = _written(found, chosen, config, profile)
+    return form_for(profile, form) if profile is not None else form or FORMS[0], profile
 
-    def for_onnxruntime(properties: Mapping[str, str]) -> bytes:
-        return matmul_nbits_model(found.model, properties, int4=config.int4)
 
-    written = finish(
-        source,
-        graph,
-        out,
-        {"quantize": asdict(config), "form": chosen, **({"target": target} if target else {})},
-        data=data,
-        limit=limit,
-        seed=seed,
-        tolerance=ROUNDED[value_bits or 8],
-        raw=for_onnxruntime if chosen == "matmulnbits" else None,
-        progress=progress,
-    )
-    layers = _as_stored(found) if chosen == "matmulnbits" else found.layers
-    checked = None if profile is None else check(Graph.from_file(out), profile)
-    return Quantized(
-        written,
-        chosen,
-        layers,
-        sum(layer.bytes for layer in layers),
-        sum(layer.nominal_bytes for layer in layers),
-        4 * sum(layer.parameters for layer in layers),
-        (*_notes(layers, config, chosen), *_misfits(checked)),
-        checked,
-    )
+def _checked(config: step.Config, equalize: equalizing.Config | None, target: Target | None) -> step.Config:
+    """The settings with defaults and the target's types written out, before anything is opened."""
+    step.check(config)
+    if equalize is not None:
+        equalizing.check(equalize)
+    return step.settled(settings_for(target, config) if target is not None else config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """What is quantized: a graph with its records, and as of :class:`Quantized` how it came about."""
+
+    graph: Graph
+    records: PublishedRecords
+    pairs: tuple[equalizing.Pair, ...] = ()
+    expected: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self.expected:
+            return ()
+        return (f"ranges of scaled values from second moments, as if normal: {', '.join(self.expected)}",)
+
+
+def _start(
+    source: Source, equalize: equalizing.Config | None, config: step.Config, target: Target | None, watch: Watch
+) -> _Start:
+    """The bundle's graph, in canonical form for a target, and equalized where that was asked for.
+
+    The records go along exactly, but for histograms of scaled values.
+    """
+    graph = source.graph if target is None else canonicalize(source.graph, keep_names=True)
+    if equalize is None:
+        return _Start(graph, source.records)
+    equal = equalizing.run(graph, source.records, equalize, watch)
+    if step.widths(config)[1] is None:
+        return _Start(equal.graph, equal.records, equal.pairs)
+    records, expected = with_expected_histograms(source.records, equal)
+    return _Start(equal.graph, records, equal.pairs, expected)
+
+
+def _in_form(
+    found: step.Result, form: str, config: step.Config, target: Target | None
+) -> tuple[Graph, Callable[[Mapping[str, str]], bytes] | None]:
+    """The graph that is measured, and what makes other bytes of it."""
+    if form == "qoperator":
+        return integer_graph(found.model), None
+    if form == "matmulnbits":
+        return found.graph, lambda properties: matmul_nbits_model(found.model, properties, int4=config.int4)
+    if target is None or integer_bias(target):
+        return found.graph, None
+    return quantized_graph(found.model, int4=config.int4, integer_bias=False), None
 
 
 def _as_stored(found: step.Result) -> tuple[step.Layer, ...]:
@@ -130,15 +177,6 @@ def _as_stored(found: step.Result) -> tuple[step.Layer, ...]:
     )
 
 
-def _written(found: step.Result, form: str, config: step.Config, target: Target | None) -> Graph:
-    """The graph in its form."""
-    if form == "qoperator":
-        return integer_graph(found.model)
-    if target is None or integer_bias(target):
-        return found.graph
-    return quantized_graph(found.model, int4=config.int4, integer_bias=False)
-
-
 def _misfits(checked: Checked | None) -> tuple[str, ...]:
     """What the target does not take all the same."""
     if checked is None:
@@ -146,23 +184,13 @@ def _misfits(checked: Checked | None) -> tuple[str, ...]:
     return tuple(f"does not fit {checked.target}: {one}" for one in checked.violations)
 
 
-def _notes(layers: tuple[step.Layer, ...], config: step.Config, form: str) -> tuple[str, ...]:
-    """What a reader should know."""
-    notes = []
-    narrow = [layer for layer in layers if layer.bits <= 4]
-    if narrow and not config.int4:
-        notes.append("codes of at most 4 bits are stored in INT8, at twice the bytes of INT4")
-    if any(layer.bits < 4 for layer in narrow):
-        notes.append("ONNX has no type of 2 or 3 bits: INT4 or INT8 holds those codes")
-    damped = [layer.label for layer in layers if layer.damping > config.damping]
-    if damped:
-        notes.append(f"second moments that were not positive definite were damped more: {', '.join(damped)}")
-    bare = [layer.label for layer in layers if layer.bits < 32 and not layer.form]
-    if bare:
-        notes.append(f"rounded to nearest, without records: {', '.join(bare)}")
-    left = [f"{layer.label} ({layer.note})" for layer in layers if layer.bits == 32]
-    if left:
-        notes.append(f"left in floating point: {', '.join(left)}")
-    if form == "matmulnbits":
-        notes.append("what was measured is the same model in form qdq; only onnxruntime reads this file")
-    return tuple(notes)
+def _sizes(layers: Sequence[step.Layer]) -> tuple[int, int, int]:
+    """Bytes of all weights: as stored, packed, and before."""
+    stored, packed = sum(layer.bytes for layer in layers), sum(layer.nominal_bytes for layer in layers)
+    return stored, packed, 4 * sum(layer.parameters for layer in layers)
+
+
+def _of_form(form: str) -> tuple[str, ...]:
+    if form != "matmulnbits":
+        return ()
+    return ("what was measured is the same model in form qdq; only onnxruntime reads this file",)

@@ -45,9 +45,20 @@ def build(method: str, task: Task, settings: Mapping[str, str] | None = None) ->
     for need, given in (("student", task.student), ("data", task.data)):
         if need in uses(method) and given is None:
             raise MethodInput(f"method {method!r}", f"no {need}", f"one to work with (--{need})")
-    config = _settings.from_text(module.Config(), settings or {}, method)
+    config = configured(method, settings)
     made: Synthesis = module.build(task, config, variant) if variant else module.build(task, config)
     return made
+
+
+def configured(method: str, settings: Mapping[str, str] | None = None) -> Any:
+    """A method's ``Config``, some of its fields given as text.
+
+    Raises:
+        UnknownName: no such method, variant or setting.
+        DataError: a setting that is not a number of its type, or one out of range (:mod:`dfmeta._settings`).
+    """
+    module, _ = _find(method)
+    return _settings.from_text(module.Config(), settings or {}, method)
 
 
 def uses(method: str) -> frozenset[str]:

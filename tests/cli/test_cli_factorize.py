@@ -40,6 +40,8 @@ def test_json_and_table_say_the_same(command: Command, calibrated: Path, tmp_pat
     for one in facts["operators"]:
         assert one["label"] in table.out
         assert one["form"] in table.out
+        assert f" {one['damping']:g} " in next(line for line in table.out.splitlines() if line.startswith(one["label"]))
+    assert {one["record"]: one["damping"] for one in facts["operators"]} == {"toeplitz": 0.1, "full": 0.01}
     assert "factorized" in table.out
     assert f"{facts['parameters']:,} of {facts['parameters_before']:,} elements" in table.out
 

@@ -107,6 +107,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["distill", "BUNDLE", "--student", "tiny8", "--out", "NEW.onnx", "--steps", "0"],
         "--steps",
     ),
+    "setting-with-a-flag": (
+        ["distill", "BUNDLE", "--student", "tiny8", "--out", "NEW.onnx", "--train", "steps=5", "--steps", "3"],
+        "'steps' has a flag of its own: --steps",
+    ),
     "unknown-student": (
         ["distill", "BUNDLE", "--student", "lenet5-haf", "--out", "NEW.onnx"],
         "Did you mean 'lenet5-half'?",

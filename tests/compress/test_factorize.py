@@ -427,8 +427,21 @@ def test_a_moment_of_low_rank_is_damped_and_told(build_graph: Build, records_of_
     graph, x, _ = case(build_graph, "dense")
     few = records_of_graph(graph, {"x": x[:3]})
     (report,) = factorize.run(graph, few, Config(params=0.7)).operators
-    assert report.damping >= 1e-6
+    assert (report.damping, report.further_damping) == (0.01, 1e-6)
     assert report.error == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "damping", "told"), [("full", None, 0.01), ("toeplitz", None, 0.1), ("full", 0.2, 0.2)]
+)
+def test_the_ridge_that_was_used_is_told(
+    form: str, damping: float | None, told: float, whole: tuple[Graph, np.ndarray], records_of_graph: Records
+) -> None:
+    graph, x = whole
+    found = factorize.run(graph, records_of_graph(graph, {"x": x}, form=form), Config(damping=damping)).operators
+    assert {one.damping for one in found if one.record == form} == {told}
+    plain = factorize.run(graph, PublishedRecords(()), Config(fallback="plain", damping=damping)).operators
+    assert {(one.damping, one.further_damping) for one in plain} == {(0.0, 0.0)}
 
 
 @pytest.mark.parametrize(

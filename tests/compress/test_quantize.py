@@ -16,7 +16,7 @@ from dfmeta.compress import quantize
 from dfmeta.compress._bit_budget import spend
 from dfmeta.compress._ends import first_and_last
 from dfmeta.compress._operators import operators
-from dfmeta.compress.quantize import Config, configured, run
+from dfmeta.compress.quantize import Config, configured, run, widths
 from dfmeta.errors import DataError, DfmetaError, ExportError, StepError, UnknownName
 from dfmeta.export.matmul_nbits import matmul_nbits_model
 from dfmeta.export.qoperator import integer_graph
@@ -363,8 +363,9 @@ def test_bits_out_of_range_are_refused(bits: str, network: Graph, records: Publi
     ids=str,
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], network: Graph, records: PublishedRecords) -> None:
-    with pytest.raises(DataError):
-        run(network, records, Config(**changes))
+    for bits in ("w8a8", "w4"):
+        with pytest.raises(DataError):
+            run(network, records, Config(bits, **changes))
 
 
 def test_a_graph_without_weights_is_refused(build_graph: Build) -> None:
@@ -382,6 +383,24 @@ def test_a_budget_is_kept_and_used(counted: str, network: Graph, records: Publis
     used = sum(one.bytes if counted == "stored" else one.nominal_bytes for one in found)
     assert 0.5 * budget < used <= budget
     assert len({one.bits for one in found}) > 1
+
+
+@pytest.mark.parametrize(("counted", "fewest"), [("stored", 4), ("nominal", 2)])
+def test_a_budget_alone_begins_with_the_fewest_bits(
+    counted: str, fewest: int, network: Graph, records: PublishedRecords
+) -> None:
+    assert widths(Config()) == (8, 8)
+    assert widths(Config(budget_bytes=1, budget_of=counted)) == (fewest, 8)  # type: ignore[arg-type]
+    assert widths(Config("w6", budget_bytes=1)) == (6, None)
+    whole = run(network, records, Config(scales="largest")).layers
+    budget = int(0.8 * sum(one.bytes for one in whole))
+    mixed = Config(budget_bytes=budget, budget_of=counted, scales="largest")  # type: ignore[arg-type]
+    found = run(network, records, mixed).layers
+    assert sum(one.bytes if counted == "stored" else one.nominal_bytes for one in found) <= budget
+    assert fewest <= min(one.bits for one in found) < max(one.bits for one in found) == 8
+    assert {one.value_bits for one in found} == {8}
+    with pytest.raises(StepError, match=r"fewest bits that --bits and --first-last-bits allow"):
+        run(network, records, replace(mixed, bits="w8a8"))
 
 
 def test_a_budget_that_is_too_small_says_what_it_would_take(network: Graph, records: PublishedRecords) -> None:
@@ -441,6 +460,7 @@ def test_settings_as_text() -> None:
     [
         ({"bit": "w4"}, UnknownName),
         ({"scales": "best"}, UnknownName),
+        ({"bits": "w4", "ranges": "foo"}, UnknownName),
         ({"fallback": "gptq"}, UnknownName),
         ({"int4": "no"}, DataError),
         ({"damping": "much"}, DataError),
@@ -466,5 +486,9 @@ def test_the_same_records_give_the_same_bytes(network: Graph, records: Published
     one, other = (run(network, records, Config("w4a8", scales="weighted")) for _ in range(2))
     assert one.graph.raw == other.graph.raw
     assert quantized_graph(one.model).raw == one.graph.raw
-    assert numpy_helper.to_array(one.graph.model.graph.initializer[0]) is not None
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in one.graph.model.graph.initializer}
+    assert len(one.model.weights) == 5
+    for weight in one.model.weights:
+        np.testing.assert_array_equal(stored[f"{weight.tensor}_codes"].astype(np.int8), weight.codes)
+        np.testing.assert_array_equal(stored[f"{weight.tensor}_scale"], weight.scales)
     assert quantize.REQUIRES == ("second-moment", "histogram")

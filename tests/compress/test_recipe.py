@@ -156,6 +156,23 @@ def test_bad_files(content: bytes | None, said: str, tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", ": found no steps, expected one or more of"),
+        ('[[step]]\nname = "prune"\n', ", step 1: prune: found nothing to do, expected channels"),
+        ('[[step]]\nname = "factorize"\nforms = ["sdv"]\n', ", step 1: form: found 'sdv'"),
+        ('[[step]]\nname = "equalize"\n[[step]]\nname = "distill"\n', ", step 2: found distill after equalize"),
+    ],
+)
+def test_errors_name_the_file_and_the_step(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(content)
+    with pytest.raises((DataError, UnknownName)) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}{said}")
+
+
 def test_recipes_made_in_code_are_checked_too() -> None:
     with pytest.raises(UnknownName, match="step"):
         Recipe((Step("trim", None),))
@@ -163,3 +180,10 @@ def test_recipes_made_in_code_are_checked_too() -> None:
         common(prune=0.0)
     with pytest.raises(DataError, match="no steps"):
         common()
+
+
+@pytest.mark.parametrize(("more", "bits"), [({}, "w8a8"), ({"budget_bytes": 9}, "w4a8"), ({"bits": "w3"}, "w3")])
+def test_bits_that_follow_from_the_budget_are_written_out(more: Mapping[str, object], bits: str) -> None:
+    recipe = parse(step(name="quantize", **more))
+    assert recipe.as_dict()["step"] == [{"name": "quantize", **recipe.steps[0].settings}]
+    assert recipe.steps[0].settings["bits"] == bits

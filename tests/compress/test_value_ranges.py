@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -12,9 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dfmeta.compress.value_ranges import Range, value_ranges
 from dfmeta.errors import StepError, UnknownName
-from dfmeta.graph import Graph
+from dfmeta.graph import Graph, OrtGraph
 from dfmeta.kinds.histogram.spec import BINS_BY_VALUE, bin_edges
 from dfmeta.records import PublishedRecords, Statistic
+
+Records = Callable[..., PublishedRecords]
 
 
 def graph(*nodes: onnx.NodeProto, ends: tuple[str, ...] = ("y",)) -> Graph:
@@ -100,6 +102,51 @@ def test_before_a_rectifier_it_is_what_it_becomes() -> None:
 def test_joined_values_have_the_wider_range() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Concat", ["a", "x"], ["y"], axis=1)]
     near(known(graph(*nodes), X)["y"], -2, 1)
+
+
+@pytest.mark.parametrize("kind", ["gemm", "matmul", "matmul and add"])
+def test_a_product_of_known_inputs_is_known_with_its_bias(kind: str, records_of_graph: Records) -> None:
+    generator = np.random.default_rng(0)
+    nodes = {
+        "gemm": [helper.make_node("Gemm", ["x", "w", "b"], ["a"], alpha=0.5, beta=2.0)],
+        "matmul": [helper.make_node("MatMul", ["x", "w"], ["a"])],
+        "matmul and add": [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["a"])],
+    }[kind]
+    arrays = {"w": generator.standard_normal((6, 5)), "b": generator.standard_normal(5) + 8}
+    proto = helper.make_graph(
+        [*nodes, helper.make_node("Neg", ["a"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = Graph.from_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString(), "g.onnx")
+    x = (generator.standard_normal((2000, 6)) + 1).astype(np.float32)
+    taken = PublishedRecords(tuple(one for one in records_of_graph(found, {"x": x}) if one.value == "x"))
+    ranges = {one.value: one for one in value_ranges(found, taken, "minmax").known}
+    for name, array in OrtGraph(found, [node.output[0] for node in nodes], threads=1).run({"x": x}).items():
+        if name in ranges:
+            least, most = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
+            assert ranges[name].origin == "moments"
+            assert ranges[name].low == pytest.approx(least, abs=0.25 * (most - least))
+            assert ranges[name].high == pytest.approx(most, abs=0.25 * (most - least))
+    assert {node.output[0] for node in nodes} <= ranges.keys()
+
+
+def test_what_is_added_that_is_no_bias_leaves_a_product_unknown(records_of_graph: Records) -> None:
+    proto = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")],
+    )
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = Graph.from_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString(), "g.onnx")
+    taken = records_of_graph(found, {"x": np.ones((20, 3), np.float32)})
+    only = PublishedRecords(tuple(one for one in taken if one.value == "x"))
+    assert value_ranges(found, only, "minmax").unknown == ("a", "y")
 
 
 def test_what_nothing_is_known_of_is_named() -> None:

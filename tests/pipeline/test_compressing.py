@@ -156,6 +156,10 @@ def test_other_wrong_use_writes_nothing(calibrated: Path, tmp_path: Path) -> Non
     recipe = common(bits="w2", finetune=2, inputs=Inputs("nois", 10))
     with pytest.raises(UnknownName, match="noise"):
         compress(calibrated, tmp_path / "student", recipe)
+    with pytest.raises(UnknownName, match="noise"):
+        compress(calibrated, tmp_path / "student", common(bits="w4", inputs=Inputs("nois")))
+    with pytest.raises(UnknownName, match="'iteration'"):
+        compress(calibrated, tmp_path / "student", common(bits="w4", inputs=Inputs("zskd", 9, {"iteration": "1"})))
     with pytest.raises(BundleError):
         compress(tmp_path / "none", tmp_path / "student", recipe)
     assert list(tmp_path.iterdir()) == []

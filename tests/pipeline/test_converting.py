@@ -253,7 +253,9 @@ def test_published_hessians_serve_as_records_do(
     config = Config("w4", first_last_bits=0)
     layers = quantize(done.published.path, tmp_path / "q.onnx", config=config).layers
     assert {layer.form for layer in layers} == {"full"}
-    assert factorize(done.published.path, tmp_path / "f.onnx")
+    factors = factorize(done.published.path, tmp_path / "f.onnx")
+    assert {one.record for one in factors.operators} == {"full"}
+    assert 0 < factors.parameters <= 0.75 * factors.parameters_before
 
 
 def test_what_fits_nothing_is_named(hessians: list[Path], digits_teacher: Graph, tmp_path: Path) -> None:
@@ -293,7 +295,9 @@ def test_too_few_units_are_not_published(digits_teacher: Graph, tmp_path: Path) 
     torch.save(flat(torch.rand(9, 64)), tmp_path / f"{weight}.pt")
     with pytest.raises(DataError, match="9 rows, expected at least 10"):
         convert_from([tmp_path / f"{weight}.pt"], tmp_path / "b", "flat-hessian", model=digits_teacher)
-    assert convert_from([tmp_path / f"{weight}.pt"], tmp_path / "b", "flat-hessian", model=digits_teacher, min_units=9)
+    done = convert_from([tmp_path / f"{weight}.pt"], tmp_path / "b", "flat-hessian", model=digits_teacher, min_units=9)
+    (statistic,) = PublishedRecords.read(Bundle.open(done.published.path))
+    assert (done.form, list(done.used), statistic.tensors["count"].tolist()) == ("full", [weight], [9])
 
 
 def test_wrong_use(calibrated: Path, digits_bundle: Path, digits_teacher: Graph, tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def test_it_is_as_good_as_its_teacher(quantized: Quantized) -> None:
     assert found.agreement > 97
 
 
+def test_what_was_measured_is_the_file_that_was_written(quantized: Quantized) -> None:
+    assert quantized.written.evaluation is not None
+    assert quantized.written.evaluation.model == str(quantized.written.path)
+    assert quantized.written.path.is_file()
+
+
 def test_the_file_says_where_it_comes_from(quantized: Quantized, calibrated: Path) -> None:
     model = onnx.load(quantized.written.path)
     notes = {entry.key: entry.value for entry in model.metadata_props}
@@ -116,7 +122,16 @@ def test_records_that_are_missing_are_named_and_nothing_is_written(digits_bundle
     assert not out.exists()
     done = quantize(digits_bundle, out, config=Config("w4", fallback="nearest"))
     assert {layer.rounding for layer in done.layers} == {"nearest"}
-    assert any("without records" in note for note in done.notes)
+    labels = ", ".join(layer.label for layer in done.layers)
+    assert f"rounded to nearest, without records: {labels}" in done.notes
+    assert not any("values" in note for note in done.notes)
+
+
+def test_values_that_stay_in_floating_point_are_named(digits_bundle: Path, tmp_path: Path) -> None:
+    done = quantize(digits_bundle, tmp_path / "m.onnx", config=Config("w8a8", fallback="nearest"))
+    assert {layer.value_bits for layer in done.layers} == {32}
+    labels = ", ".join(layer.label for layer in done.layers)
+    assert f"values left in floating point, without histograms: {labels}" in done.notes
 
 
 def test_the_records_of_another_graph_are_refused(

@@ -99,7 +99,7 @@ def _patches(operator: Operator, value: torch.Tensor) -> torch.Tensor:
 
 def quantized(network: Network, config: quantize.Config) -> Graph:
     """Weights by GPTQ on the data, biases by its means."""
-    graph, bits = without_batch_norm(network.graph), quantize.parsed(config.bits)[0]
+    graph, bits = without_batch_norm(network.graph), quantize.widths(config)[0]
     ends, new = first_and_last(graph, operators(graph)), {}
     for label, layer in layers(network).items():
         used = max(bits, config.first_last_bits) if label in ends else bits
