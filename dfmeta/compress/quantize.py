@@ -92,8 +92,8 @@ def run(graph: Graph, records: PublishedRecords, config: Config | None = None, w
     weights = tuple(_weight(found, name, one) for name, one in done.items())
     results = of_outputs(plain, records, found, values, seen.outputs, config)
     # A product that a corrected bias is added to has another name from then on.
-    names = zip(_outputs(plain, found), _outputs(corrected, operators(corrected)), strict=True)
-    outputs = {now: results[before] for before, now in names if before in results}
+    names = dict(zip(_outputs(plain, found), _outputs(corrected, operators(corrected)), strict=True))
+    outputs = {names.get(name, name): value for name, value in results.items()}
     model = QuantizedModel(corrected, weights, values, outputs)
     layers = _layers(plain, found, done, seen, model, config)
     return Result(quantized_graph(model, int4=config.int4), model, layers)
