@@ -57,12 +57,12 @@ def layers(model: onnx.ModelProto, images: np.ndarray) -> list[Layer]:
             weight, bias = constants[node.input[1]], constants.get("".join(node.input[2:]), np.zeros(1))
             if node.op_type == "Gemm" and not settings.get("transB", 0):
                 weight = weight.T
-            found.append(_layer(_folded(weight, bias, nodes[place + 1 : place + 2], constants), value, settings))
-        value = _output(node.op_type, [constants.get(name) for name in node.input[1:]], value, settings)
+            found.append(_layer(folded(weight, bias, nodes[place + 1 : place + 2], constants), value, settings))
+        value = output(node.op_type, [constants.get(name) for name in node.input[1:]], value, settings)
     return found
 
 
-def _folded(
+def folded(
     weight: Array, bias: Array, following: list[onnx.NodeProto], constants: Mapping[str, Array]
 ) -> tuple[Array, Array]:
     """The weight and bias with the normalisation that comes next, as float32 has them."""
@@ -80,8 +80,7 @@ def _layer(parameters: tuple[Array, Array], value: Tensor, settings: Mapping[str
     weight, bias = parameters
     kernel, rows = weight.shape[2:], value
     if kernel:
-        size, pads = list(kernel), _pads(settings)
-        patches = F.unfold(F.pad(value, pads), size, stride=list(settings.get("strides", [1, 1])))  # type: ignore[call-overload]
+        patches = F.unfold(F.pad(value, pads(settings)), list(kernel), stride=list(settings.get("strides", [1, 1])))  # type: ignore[call-overload]
         rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
     return layer_of(weight.reshape(len(weight), -1), bias, rows.numpy(), kernel)
 
@@ -94,15 +93,17 @@ def layer_of(weight: Array, bias: Array, rows: Array, kernel: tuple[int, ...] = 
     return Layer(weight, bias, mean, samples, kernel)
 
 
-def _pads(settings: Mapping[str, object]) -> list[int]:
+def pads(settings: Mapping[str, object]) -> list[int]:
+    """In torch's order, the last axis first."""
     top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])  # type: ignore[misc]
     return [left, right, top, bottom]
 
 
-def _output(op: str, operands: list[Array | None], value: Tensor, settings: Mapping[str, object]) -> Tensor:
+def output(op: str, operands: list[Array | None], value: Tensor, settings: Mapping[str, object]) -> Tensor:
+    """What one operator of a chain makes."""
     constants = [torch.from_numpy(array.copy()) for array in operands if array is not None]
     if op == "Conv":
-        return F.conv2d(F.pad(value, _pads(settings)), *constants, stride=list(settings.get("strides", [1, 1])))  # type: ignore[call-overload]
+        return F.conv2d(F.pad(value, pads(settings)), *constants, stride=list(settings.get("strides", [1, 1])))  # type: ignore[call-overload]
     if op == "BatchNormalization":
         gain, shift, mean, variance = constants
         return F.batch_norm(value, mean, variance, gain, shift, eps=float(settings.get("epsilon", 1e-5)))  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ with a ridge written as one more sample for each feature; which of them goes nex
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,9 +42,19 @@ def by_trying(weight: Array, samples: Array, channels: int, count: int, ridge: f
 
 
 def by_surgeon(weight: Array, samples: Array, channels: int, count: int, ridge: float = 1e-3) -> Indices:
-    """The same by the surgeon's formula (Kurtic et al., "ZipLM", 2023, eq. 3), everything anew after each channel."""
+    """The same by the surgeon's formula, everything anew after each channel."""
+    return np.setdiff1d(np.arange(channels), surgeon(weight, samples, channels, count, ridge)[0])
+
+
+def surgeon(
+    weight: Array, samples: Array, channels: int, count: int, ridge: float = 1e-3
+) -> tuple[list[int], list[float]]:
+    """Channels in the order in which they go, and by how much the error rises each time (Kurtic et al., "ZipLM", 2023,
+    eq. 3)."""
     seen, block = with_ridge(samples, ridge), weight.shape[1] // channels
     hessian, left = seen.T @ seen, list(range(channels))
+    gone: list[int] = []
+    rises: list[float] = []
     for _ in range(count):
         kept = features(left, block)
         inverse = np.linalg.inv(hessian[np.ix_(kept, kept)])
@@ -51,8 +63,38 @@ def by_surgeon(weight: Array, samples: Array, channels: int, count: int, ridge: 
         for place in range(len(left)):
             part = slice(place * block, (place + 1) * block)
             costs.append(np.trace(fitted[:, part] @ np.linalg.inv(inverse[part, part]) @ fitted[:, part].T))
-        left.pop(int(np.argmin(costs)))
-    return np.array(left)
+        rises.append(float(min(costs)))
+        gone.append(left.pop(int(np.argmin(costs))))
+    return gone, rises
+
+
+def by_work(readers: list[tuple[Array, Array, int]], macs: list[float], fraction: float) -> list[Indices]:
+    """The channels that each layer of a chain keeps when that channel goes next which costs least for what it saves.
+
+    Args:
+        readers: of each layer but the last, the weight and samples of the layer that reads it, and its channels.
+        macs: multiply-accumulates of each layer.
+        fraction: of all of them that stays at most.
+    """
+    paths = [surgeon(weight, samples, size, size - 1) for weight, samples, size in readers]
+    energies = [np.square(samples @ weight.T).sum() for weight, samples, _ in readers]
+    gone = [0] * len(readers)
+
+    def work(gone: list[int]) -> float:
+        shares = [1.0, *((size - less) / size for (_, _, size), less in zip(readers, gone, strict=True)), 1.0]
+        return sum(each * before * after for each, (before, after) in zip(macs, pairwise(shares), strict=True))
+
+    while work(gone) > fraction * sum(macs):
+        worth = {}
+        for place, (_, costs) in enumerate(paths):
+            if gone[place] < len(costs):
+                further = [count + (other == place) for other, count in enumerate(gone)]
+                worth[place] = costs[gone[place]] / energies[place] / (work(gone) - work(further))
+        gone[min(worth, key=worth.__getitem__)] += 1
+    return [
+        np.setdiff1d(np.arange(size), order[:count])
+        for (_, _, size), (order, _), count in zip(readers, paths, gone, strict=True)
+    ]
 
 
 def by_energy(weight: Array, samples: Array, channels: int, count: int) -> Indices:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import reference_pruning as pruning
 from claim_case import SAME_INTEGERS, SAME_LAYERS, Case, apart, equal, matrices, shifted
 from reference_quantization import corrected_bias
 
 from dfmeta.compress import prune
+from dfmeta.graph import Graph
 
 
 @pytest.mark.parametrize(("channels", "ranking"), [(0.75, "surgeon"), (0.5, "surgeon"), (0.5, "energy")])
@@ -18,6 +20,34 @@ def test_pruned_layers_are_those_of_the_data(case: Case, channels: float, rankin
     config = prune.Config(channels=channels, ranking=ranking)
     result = prune.run(case.graph, case.records, config)
     assert [group.kept < group.size for group in result.groups].count(True) == len(case.layers) - 1
+    compare(case, result, [left(case, number, channels, ranking) for number in range(len(case.layers))])
+
+
+@pytest.mark.parametrize("fraction", [0.8, 0.5])
+def test_widths_for_a_share_of_the_work_are_those_of_the_data(case: Case, fraction: float) -> None:
+    macs = work(case.graph)
+    following = [(layer.weight, layer.samples) for layer in case.layers[1:]]
+    sizes = [len(layer.weight) for layer in case.layers[:-1]]
+    readers = [(*reader, size) for reader, size in zip(following, sizes, strict=True)]
+    kept: list[Any] = [*pruning.by_work(readers, macs, fraction), slice(None)]
+    result = prune.run(case.graph, case.records, prune.Config(macs=fraction))
+    assert [group.kept for group in result.groups[:-1]] == [len(rows) for rows in kept[:-1]]
+    assert len({len(rows) / size for rows, size in zip(kept[:-1], sizes, strict=True)}) > 1
+    compare(case, result, kept)
+
+
+def work(graph: Graph) -> list[float]:
+    """Multiply-accumulates of each Conv and Gemm for one image: positions times elements of the weight."""
+    model = onnx.shape_inference.infer_shapes(graph.model)
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.value_info}
+    nodes = (node for node in model.graph.node if node.op_type in ("Conv", "Gemm"))
+    return [
+        float(np.prod(shapes.get(node.output[0], [])[2:]) * graph.initializers[node.input[1]].size) for node in nodes
+    ]
+
+
+def compare(case: Case, result: prune.Result, kept_rows: list[Any]) -> None:
+    """Weights and biases against least squares on the data, for these channels."""
     rows: np.ndarray | slice = slice(None)
     for number, (_, weight, bias) in enumerate(matrices(result.graph)):
         layer, expected, best = case.layers[number], case.layers[number].weight, case.layers[number].bias
@@ -27,7 +57,7 @@ def test_pruned_layers_are_those_of_the_data(case: Case, channels: float, rankin
             kept = pruning.features(rows, len(kept) // size)  # type: ignore[arg-type]
             expected = pruning.repaired(layer.weight, layer.samples, kept)
             best = layer.bias + layer.weight @ layer.mean - expected @ layer.mean[kept]
-        rows = left(case, number, channels, ranking)
+        rows = kept_rows[number]
         assert apart(weight, expected[rows]) < SAME_LAYERS
         np.testing.assert_allclose(bias, best[rows], atol=SAME_LAYERS * shifted(layer, best))
 
