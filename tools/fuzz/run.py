@@ -35,6 +35,8 @@ _NEEDED = ("pydantic", "numpy", "onnx", "safetensors")
 _ENDLESS_SECONDS = 600
 _MEMORY_MIB = 4096
 _MOST_DEATHS = 20
+# libFuzzer's own exit code when somebody stops it, which is no finding.
+_INTERRUPTED = 72
 _SORTS = (("crash-", "oom-", "leak-", "died-"), ("hang-", "timeout-"), ("exception-",))
 """How the files of crashes, of hangs and of other exceptions begin."""
 
@@ -124,13 +126,13 @@ def fuzz(name: str, folder: Path, packages: Path, executions: int, seconds: int 
         if done >= executions or (left is not None and left <= 0):
             break
         code = _worker(name, folder, packages, executions - done, left, seed + done)
+        if code in (_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+            break
         if code not in (0, 70, 71, 76, 77):
             # Neither libFuzzer's own end nor one of which it could keep the input.
             (folder / f"died-{done}-{death}").write_text(
                 f"exit code {code} after {counts_in(folder).executions} executions\n"
             )
-        if code == -signal.SIGINT:
-            break
     return _row(name, folder, time.monotonic() - begun)
 
 
