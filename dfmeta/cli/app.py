@@ -50,8 +50,9 @@ VERBS = (
     demo,
 )
 
-# It reads a manifest, and runs nothing. Every other verb may run a graph, and does its work in a child process.
-READ_ONLY = (show,)
+# One reads a manifest, and runs nothing; one runs the graph that it has just trained, and then other verbs. Every other
+# verb may run a stranger's graph, and does its work in a child process.
+UNWATCHED = (show, demo)
 
 _VERBATIM = "\b\n"
 
@@ -72,7 +73,7 @@ app = typer.Typer(
     "its check, 2 wrong use, 3 something missing or unsupported, 4 a bug of ours.",
 )
 for verb in VERBS:
-    app.command(help=_help(verb))(expanded(verb if verb in READ_ONLY else bounded(verb)))
+    app.command(help=_help(verb))(expanded(verb if verb in UNWATCHED else bounded(verb)))
 
 
 def _version(asked: bool) -> None:
@@ -109,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _runs_graphs(arguments: list[str]) -> str:
-    """The verb, if it is one that may run a graph and is not only asked for help; otherwise nothing."""
+    """The verb, if it is one that may run a stranger's graph; otherwise nothing."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
-    others = {each.__name__ for each in VERBS if each not in READ_ONLY}
-    return verb if verb in others and not {"-h", "--help"} & set(arguments) else ""
+    others = {each.__name__ for each in VERBS if each not in UNWATCHED}
+    return verb if verb in others else ""
 
 
 def _main(given: list[str]) -> int:

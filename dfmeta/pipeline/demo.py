@@ -185,14 +185,19 @@ def _run(name: str, words: list[str], report: Progress) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
     assert process.stderr is not None  # noqa: S101 - asked for
     said = []
-    for line in process.stderr:
-        match = _PROGRESS_LINE.match(line.strip())
-        if match is None:
-            said.append(line.strip())
-            continue
-        stage, done, total, loss = match.groups()
-        report(f"{name}: {stage}", int(done), int(total), float(loss or 0))
-    answer, _ = process.communicate()
+    try:
+        for line in process.stderr:
+            match = _PROGRESS_LINE.match(line.strip())
+            if match is None:
+                said.append(line.strip())
+                continue
+            stage, done, total, loss = match.groups()
+            report(f"{name}: {stage}", int(done), int(total), float(loss or 0))
+        answer, _ = process.communicate()
+    finally:
+        # Whatever ends this ends the step too; it is told, so that it leaves nothing half-written.
+        process.terminate()
+        process.wait()
     if process.returncode:
         raise StepError(name, f"exit code {process.returncode}: {' '.join(said) or answer.strip()}", "exit code 0")
 

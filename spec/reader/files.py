@@ -51,8 +51,7 @@ def load(data: bytes, where: str, levels: int, limits: dict[str, int]) -> Any:
         return dict(items)
 
     def number(digits: str) -> int | float:
-        whole = digits.lstrip("-").isdigit()
-        # 20 digits are too many already; in a header -0 is no integer (5.1).
+        whole = digits.lstrip("-").isdigit()  # 20 digits are too many already; in a header -0 is no integer (5.1)
         value = int(digits[:20]) if whole and (digits != "-0" or limits is not HEADER) else float(digits)
         demand(abs(value) <= (LARGEST if whole else math.nextafter(math.inf, 0)), "number-out-of-range", where)
         return value

@@ -133,11 +133,9 @@ CHANGING = {
     *("rmdir", "removedirs", "rmtree", "fsync", "truncate", "ftruncate"),
     *("write_bytes", "write_text", "touch", "mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryDirectory"),
 }
-WRITERS = [
-    *sorted((ROOT / "dfmeta" / "bundle").glob("*.py")),
-    *sorted((ROOT / "dfmeta" / "records").glob("shard*.py")),
-    *(ROOT / "dfmeta" / "pipeline" / name for name in ("merging.py", "release.py", "gathering.py", "recording.py")),
-]
+# These write what is nobody's release: a model to be measured, and the folder of the demo. The others: pipes.
+ELSEWHERE = {"closed_form.py", "_step_of_recipe.py", "demo.py", "isolation.py", "bounds.py", "app.py"}
+WRITERS = [path for path in sorted((ROOT / "dfmeta").rglob("*.py")) if path.name not in ELSEWHERE]
 
 
 def changes(source: str) -> list[str]:
@@ -146,6 +144,8 @@ def changes(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             owner = ast.unparse(node.value)
+            if node.attr == "remove" and owner != "os":  # of a list
+                continue
             changing = owner == "shutil" or node.attr in CHANGING | {"O_CREAT", "O_WRONLY", "O_RDWR"}
             found += [ast.unparse(node)] if changing and owner not in ("operations", "staging") else []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
@@ -155,8 +155,7 @@ def changes(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", WRITERS, ids=lambda path: path.name)
 def test_nothing_else_changes_a_disk(path):
-    allowed = {"self.remove", "checkpoint.remove"}
-    found = [each for each in changes(path.read_text(encoding="utf-8")) if each not in allowed]
+    found = changes(path.read_text(encoding="utf-8"))
     assert bool(found) == (path.name == "operations.py"), found
 
 
