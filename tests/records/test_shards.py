@@ -272,7 +272,8 @@ def test_published_records_do_not_merge_and_say_why(write, digits_bundle, tmp_pa
     manifest = json.loads((digits_bundle / "dfmeta.json").read_text())
     manifest["privacy"] |= {"suppression": "complementary", "differential_privacy": {"rho": 0.5}}
     (tmp_path / "noised").mkdir()
-    (tmp_path / "noised" / "dfmeta.json").write_text(json.dumps(manifest))
+    noised = manifest | {"records": [entry | {"mergeable": False} for entry in manifest["records"]]}
+    (tmp_path / "noised" / "dfmeta.json").write_text(json.dumps(noised))
     with pytest.raises(MergeError, match="noise was added to them, and small classes were suppressed"):
         merge_shards([tmp_path / "noised"])
     manifest["privacy"] |= {"suppression": "none", "differential_privacy": None}
