@@ -16,7 +16,8 @@ _OF_A_WEIGHT = 16
 _STATUS = "/proc/{}/status"
 # What Linux cannot simply drop, wherever it lies: pages of a file that was mapped do not count.
 _HELD = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILINE)
-_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+# A line of /proc/self/cgroup: the hierarchy, its controllers (none in version 2), and the group's path in it.
+_GROUP = re.compile(r"^\d+:([^:]*):(/.*)$", re.MULTILINE)
 COSTLY = not os.path.exists(_STATUS.format("self"))
 """Whether to look is to start a program, and so not to be done too often."""
 
@@ -46,14 +47,49 @@ def by_ps(process: int) -> int:
     return 1024 * int(done.stdout) if done.stdout.strip().isdigit() else 0
 
 
+def granted(root: Path = Path("/")) -> list[int]:
+    """Bytes that each control group of this process may hold: its own, and all above it, of version 2 and of version 1.
+
+    A process in a container sees its own group as the root, or a path that is not mounted there: what is not there
+    says nothing, and the root is asked in any case.
+
+    Args:
+        root: of the file system.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(errors="replace")
+    except OSError:
+        lines = ""
+    mounted = root / "sys/fs/cgroup"
+    groups = [(mounted, "memory.max", "/"), (mounted / "memory", "memory.limit_in_bytes", "/")]
+    for controllers, path in _GROUP.findall(lines):
+        if not controllers:
+            groups += [(mounted, "memory.max", path), (mounted / "unified", "memory.max", path)]
+        elif "memory" in controllers.split(","):
+            groups.append((mounted / "memory", "memory.limit_in_bytes", path))
+    files = [top / above / name for top, name, path in groups for above in _up(path)]
+    return [limit for limit in map(_limit, dict.fromkeys(files)) if limit is not None]
+
+
+def _up(path: str) -> list[Path]:
+    """A group and all above it. One outside of what is seen (``/../other``) is not looked for."""
+    below = Path(path.strip("/"))
+    return [Path()] if ".." in below.parts else [below, *below.parents]
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        text = path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    # Without a limit it says "max", or in version 1 a number beyond any machine.
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
 def of_the_machine() -> int:
     """Bytes of memory of this machine, or of the container; of one process's share of it under torchrun."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        granted = _CONTROL_GROUP.read_text().strip()
-    except OSError:
-        granted = ""
-    there = min(there, int(granted)) if granted.isdigit() else there
+    there = min([there, *granted()])
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return there // max(int(processes) if processes.isdigit() else 1, 1)
 

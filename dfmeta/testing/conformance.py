@@ -21,7 +21,11 @@ VALID, INVALID, UNSUPPORTED = 0, 1, 3
 """Exit codes of a reader."""
 
 UNSUPPORTED_CODES = frozenset({"unsupported-version", "unsupported-feature"})
+LIMIT_CODES = frozenset({"memory-limit", "time-limit"})
+"""What a reader says of its own limits, and not of a bundle; so is any code that ends in ``-memory``."""
 NOT_EXAMINED = "not-examined"
+READER_LIMIT = "reader-limit"
+OUTCOMES = ("agrees", NOT_EXAMINED, READER_LIMIT, "disagrees")
 USAGE = "python -m dfmeta.testing.conformance VECTORS [--json] [--jobs N] [--timeout S] [--only TEXT] -- COMMAND..."
 
 
@@ -51,7 +55,8 @@ class Result:
     Attributes:
         id: of the case.
         area: of the case.
-        outcome: ``agrees``, ``not-examined`` or ``disagrees``.
+        outcome: ``agrees``, ``not-examined``, ``reader-limit`` (the case takes more than the reader allows, which is no
+            answer) or ``disagrees``.
         wanted: in words.
         found: in words.
     """
@@ -95,11 +100,17 @@ def judge(case: Mapping[str, Any], answer: Answer) -> Result:
         outcome = "disagrees"
     elif case["level"] == "graph" and "graph" in answer.not_examined and answer.valid:
         outcome = NOT_EXAMINED
+    elif answer.exit_code == UNSUPPORTED and answer.codes and all(map(_of_the_reader, answer.codes)):
+        outcome = READER_LIMIT
     else:
         refused = not answer.valid and set(answer.codes) == {code} and answer.exit_code == _exit_code(code)
         agrees = {"valid": bool(answer.valid), "invalid": refused, "acceptable": answer.valid or refused}[verdict]
         outcome = "agrees" if agrees else "disagrees"
     return Result(case["id"], case["area"], outcome, wanted, found)
+
+
+def _of_the_reader(code: str) -> bool:
+    return code in LIMIT_CODES or code.endswith("-memory")
 
 
 def _exit_code(code: str) -> int:
@@ -183,7 +194,7 @@ def table(results: Iterable[Result]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
         for area in (result.area, "all"):
-            row = rows.setdefault(area, {"area": area, "cases": 0, "agrees": 0, NOT_EXAMINED: 0, "disagrees": 0})
+            row = rows.setdefault(area, {"area": area, "cases": 0, **dict.fromkeys(OUTCOMES, 0)})
             row["cases"] += 1
             row[result.outcome] += 1
     total = rows.pop("all", None)
@@ -191,13 +202,14 @@ def table(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def _show(results: Sequence[Result]) -> str:
-    heads = ("area", "cases", "agrees", NOT_EXAMINED, "disagrees")
+    heads = ("area", "cases", *OUTCOMES)
     lines = [f"{heads[0]:<12}" + "".join(f"{head:>14}" for head in heads[1:])]
     lines += [f"{row['area']:<12}" + "".join(f"{row[head]:>14}" for head in heads[1:]) for row in table(results)]
     lines += [
         f"{result.id}: found {result.found}, expected {result.wanted}."
+        f"{' A limit of the reader: allow it more.' if result.outcome == READER_LIMIT else ''}"
         for result in results
-        if result.outcome == "disagrees"
+        if result.outcome in (READER_LIMIT, "disagrees")
     ]
     return "\n".join(lines)
 
@@ -209,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: in place of ``sys.argv[1:]``.
 
     Returns:
-        0 where the reader agrees with all of them, 1 where it does not, 2 for wrong use.
+        0 where the reader agrees with all of them; 1 where it does not, or met a limit of its own; 2 for wrong use.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, words = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
@@ -226,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = run(options.vectors, command(words, options.timeout), jobs=options.jobs, only=options.only)
     except (OSError, ValueError) as error:
         parser.error(f"no vectors: {error}")
-    agree = bool(results) and all(result.outcome != "disagrees" for result in results)
+    agree = bool(results) and all(result.outcome in ("agrees", NOT_EXAMINED) for result in results)
     if options.json:
         facts = {"agrees": agree, "areas": table(results), "cases": [asdict(result) for result in results]}
         print(json.dumps(facts, indent=2))

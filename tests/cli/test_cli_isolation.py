@@ -346,6 +346,40 @@ def test_what_is_allowed_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert memory.allowed(unit) == wanted
 
 
+@pytest.mark.parametrize(
+    ("lines", "files", "wanted"),
+    [
+        ("", {}, []),
+        ("0::/\n", {"memory.max": "max\n"}, []),
+        ("0::/\n", {"memory.max": "1000\n"}, [1000]),
+        ("", {"memory.max": "1000\n"}, [1000]),
+        ("0::/a/b c\n", {"a/b c/memory.max": "max\n", "a/memory.max": "700\n", "memory.max": "900\n"}, [700, 900]),
+        ("0::/a/b\n", {"a/b/memory.max": "500\n", "a/memory.max": "700\n", "c/memory.max": "3\n"}, [500, 700]),
+        ("0::/../a\n", {"a/memory.max": "500\n", "memory.max": "800\n"}, [800]),
+        (
+            "5:cpu:/a\n4:memory:/b/c\n",
+            {"memory/b/c/memory.limit_in_bytes": "60\n", "memory/a/memory.limit_in_bytes": "1"},
+            [60],
+        ),
+        ("4:cpu,memory:/b\n0::/a\n", {"memory/memory.limit_in_bytes": "70\n", "unified/a/memory.max": "80"}, [70, 80]),
+        ("0::/a\n", {"a/memory.max": "a lot", "memory.max": "-1"}, []),
+    ],
+)
+def test_what_control_groups_grant(tmp_path: Path, lines: str, files: dict[str, str], wanted: list[int]) -> None:
+    contents = {f"sys/fs/cgroup/{name}": text for name, text in files.items()} | {"proc/self/cgroup": lines}
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert sorted(memory.granted(tmp_path)) == wanted
+    assert memory.granted(tmp_path / "nowhere") == []
+
+
+def test_the_least_that_is_granted_is_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(memory, "granted", lambda: [2**62, 12345, 99999])
+    assert memory.of_the_machine() == 12345
+
+
 def test_processes_of_torchrun_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     whole = memory.of_the_machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,60 @@ def test_names_with_slashes_and_a_contact_are_published(digits_teacher, digits_b
     model.graph.node[0].name = "/layer1/home/conv1"
     graph = Graph.from_bytes(model.SerializeToString(), "model.onnx")
     leaks.require_none(graph, manifest=manifest.model_copy(update={"bundle": said}).model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/mnt/alice/train", "/data/users/alice/x.npz", "/tmp/x/secret.npz", "/scratch/alice/y", "/Volumes/bob/x"),  # noqa: S108
+        *("~/secret/x.npz", "~alice/x.npz", "D:/data/alice", "d:\\data", "alice@workstation", "a@clinic.example"),
+        *("digits of /mnt/alice/x", "digits (/mnt/alice/x)", "path=/mnt/alice/x", "photos of zebediah", "Zebediah's"),
+        *("zebras-desk.clinic.example", "taken on zebras-desk"),
+    ],
+)
+def test_a_data_sets_name_is_no_path_login_or_machine(digits_teacher, digits_bundle, monkeypatch, name):
+    monkeypatch.setattr("getpass.getuser", lambda: "zebediah")
+    monkeypatch.setattr("platform.node", lambda: "zebras-desk.clinic.example")
+    document = Bundle.open(digits_bundle).manifest.model_dump(mode="json")
+    document["datasets"][0]["name"] = name
+    for said, where in (
+        ({"manifest": document}, "manifest.datasets.name"),
+        ({"release": asdict(Release(dataset=name))}, "release.dataset"),
+    ):
+        with pytest.raises(DataError, match="no paths of a machine") as caught:
+            leaks.require_none(digits_teacher, **said)
+        assert caught.value.where == where
+
+
+@pytest.mark.parametrize("user", ["root", "bob1", "image", "digits-of-nobody"])
+def test_names_that_tell_of_nobody_are_published(digits_teacher, digits_bundle, monkeypatch, user):
+    """Names of the graph, of classes and of the format look like paths and like people."""
+    monkeypatch.setattr("getpass.getuser", lambda: user)
+    monkeypatch.setattr("platform.node", lambda: "localhost")
+    value = "/layer1/conv/Conv_output_0"
+    graph = replaced(digits_teacher, value)
+    document = Bundle.open(digits_bundle).manifest.model_dump(mode="json")
+    document["sites"][0]["label"] = value
+    document["sites"][0]["addresses"][0]["value"] = value
+    document["model"]["label_sets"][0]["names"] = ["/m/01g317", "/b/bakery/shop", "and/or"]
+    document["datasets"][0]["name"] = "train/test of root, bob1 and image: 3 m/s, https://example.org/~x/y"
+    document["privacy"]["differential_privacy"] = {"left_out": [f"histogram at {value!r}"]}
+    document["bundle"]["publisher"] = {"name": "digits-of-nobody", "url": "https://example.org/digits-of-nobody"}
+    leaks.require_none(graph, manifest=document)
+    document["sites"][0]["label"] = "/layer2/conv/Conv_output_0"
+    with pytest.raises(DataError, match="layer2"):
+        leaks.require_none(graph, manifest=document)
+
+
+def replaced(graph, value):
+    """The same graph with another name for what its first node makes."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    old = model.graph.node[0].output[0]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [value if name == old else name for name in names]
+    return Graph.from_bytes(model.SerializeToString(), "model.onnx")
 
 
 def test_a_path_refuses_the_whole_release(digits_teacher, patients, tmp_path):

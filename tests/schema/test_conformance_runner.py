@@ -54,6 +54,12 @@ def said(code: int, document: object) -> Answer:
         ({"verdict": "acceptable"}, Answer(1, False, ("not-utf8",)), "disagrees"),
         ({"code": "unsupported-version"}, Answer(3, False, ("unsupported-version",)), "agrees"),
         ({"code": "unsupported-version"}, Answer(1, False, ("unsupported-version",)), "disagrees"),
+        ({"verdict": "valid"}, Answer(3, False, ("memory-limit",)), "reader-limit"),
+        ({"level": "graph"}, Answer(3, False, ("time-limit",)), "reader-limit"),
+        ({"verdict": "acceptable"}, Answer(3, False, ("reader-memory",)), "reader-limit"),
+        ({"verdict": "valid"}, Answer(1, False, ("memory-limit",)), "disagrees"),
+        ({"verdict": "valid"}, Answer(3, False, ("memory-limit", "not-json")), "disagrees"),
+        ({"verdict": "valid"}, Answer(3, False, ("unsupported-feature",)), "disagrees"),
         ({"verdict": "valid"}, Answer(4, fault="exit code 4"), "disagrees"),
     ],
 )
@@ -93,7 +99,7 @@ def run(capsys, *words: str) -> tuple[int, str]:
 def test_a_reader_that_agrees(capsys):
     code, out = run(capsys, "--only", "digests", "--", sys.executable, "-c", READER)
     assert code == 0
-    assert out.splitlines()[0].split() == ["area", "cases", "agrees", "not-examined", "disagrees"]
+    assert out.splitlines()[0].split() == ["area", "cases", *conformance.OUTCOMES]
     assert out.splitlines()[-1].split()[0] == "all"
 
 
@@ -114,6 +120,19 @@ def test_readers_that_hang_or_are_not_there(capsys):
     assert (code, "no answer within 0.2 s" in out) == (1, True)
     code, out = run(capsys, "--only", "path-dot", "--", "no-such-program")
     assert (code, "does not run" in out) == (1, True)
+
+
+def test_a_limit_of_the_reader_is_shown_as_one_and_is_no_agreement(capsys):
+    limited = (
+        """import json, sys; print(json.dumps({"valid": False, "errors": [{"code": "memory-limit"}]})); sys.exit(3)"""
+    )
+    code, out = run(capsys, "--only", "path-dot", "--", sys.executable, "-c", limited)
+    assert code == 1
+    assert "found memory-limit (exit code 3), expected invalid: unsafe-path. A limit of the reader" in out
+    code, out = run(capsys, "--json", "--only", "path-dot", "--", sys.executable, "-c", limited)
+    facts = json.loads(out)
+    total = facts["areas"][-1]
+    assert (code, facts["agrees"], total["reader-limit"], total["disagrees"]) == (1, False, total["cases"], 0)
 
 
 @pytest.mark.parametrize("words", [[], ["--", "true"], [str(VECTORS)], [str(VECTORS), "--"]])

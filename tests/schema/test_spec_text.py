@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 
 from dfmeta._catalog import KINDS
 from dfmeta.bundle import parse_header
+from dfmeta.records.privacy_ledger import Entry
+from dfmeta.records.privacy_ledger import ledger as written
 from dfmeta.schema import load_manifest, v1
 from dfmeta.testing.conformance import index
 
@@ -88,10 +90,11 @@ def test_each_example_of_a_table_is_a_value_of_its_member(name):
         kind.validate_python(json.loads(text), strict=True)
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Every fenced block of the text: what it is, and its contents."""
-    found = [(match[1], match[2], match[3]) for match in BLOCK.finditer(TEXT)]
+def blocks(text: str = TEXT) -> list[tuple[str, str]]:
+    """Every fenced block of a text: what it is, and its contents."""
+    found = [(match[1], match[2], match[3]) for match in BLOCK.finditer(text)]
     assert {language for language, _, _ in found} == {"json"}
+    assert 2 * len(found) == text.count("```")
     return [(name, body) for _, name, body in found]
 
 
@@ -202,8 +205,75 @@ def test_every_kind_has_a_page_that_says_what_its_code_says():
         for convention, value in spec.CONVENTIONS.items():
             assert f"`{convention}: {value}`" in text, kind
         assert f"`mergeable: {'true' if spec.MERGEABLE else 'false'}`" in text, kind
-        for heading in ("Tensors", "Conventions", "Merging", "Validation", "Serves", "References"):
+        for heading in (
+            "Tensors",
+            "Configuration",
+            "Example",
+            "Conventions",
+            "Merging",
+            "Validation",
+            "Serves",
+            "References",
+        ):
             assert f"\n## {heading}\n" in text, (kind, heading)
+
+
+def page(kind: str) -> str:
+    return (SPEC / "record-kinds" / f"{kind}.md").read_text(encoding="utf-8")
+
+
+def under(text: str, heading: str) -> str:
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kind", KINDS.names())
+def test_the_record_of_each_kinds_page_is_one_of_that_kind(kind, strict):
+    schema = json.loads((SPEC / "schema" / f"dfmeta-1.0{'.strict' * strict}.schema.json").read_bytes())
+    validator = Draft202012Validator({"$ref": "#/$defs/Record", "$defs": schema["$defs"]})
+    assert blocks(page(kind))
+    for name, body in blocks(page(kind)):
+        assert name == "Record"
+        document = json.loads(body)
+        validator.validate(document)
+        record = v1.Record.model_validate(document)
+        spec = KINDS.load(kind, "spec")
+        layout = spec.layout(record.feature_count, None, record.configuration)
+        assert (record.kind, record.kind_version, record.mergeable) == (kind, spec.VERSION, spec.MERGEABLE)
+        assert record.conventions == spec.CONVENTIONS
+        assert record.tensors.keys() == layout.keys()
+        assert (record.paired_site is not None) == getattr(spec, "PAIRED", False)
+
+
+@pytest.mark.parametrize("kind", KINDS.names())
+def test_each_member_of_a_configuration_has_a_row_with_an_example(kind):
+    table = {row[0].strip("`"): row for row in rows(under(page(kind), "Configuration"))}
+    (record,) = (json.loads(body) for _, body in blocks(page(kind)))
+    assert record["configuration"].keys() <= table.keys()
+    optional = table.keys() - {name for name, row in table.items() if row[2] in ("yes", "with a window")}
+    assert table.keys() - record["configuration"].keys() <= optional
+    examples = {name: json.loads(row[5].strip("`")) for name, row in table.items()}
+    layout = KINDS.load(kind, "spec").layout
+    layout(record["feature_count"], None, examples)
+    # A reader asks for what the table calls required, and knows each member: a wrong one is refused.
+    for name in table.keys() - optional:
+        with pytest.raises(ValueError, match=r"."):
+            layout(record["feature_count"], None, {key: value for key, value in examples.items() if key != name})
+    for name in table:
+        with pytest.raises(ValueError, match=r"."):
+            layout(record["feature_count"], None, examples | {name: {}})
+
+
+def test_the_tables_of_the_ledger_say_what_a_writer_writes_and_what_the_example_has():
+    example = next(json.loads(body) for name, body in blocks() if name == "Privacy")["differential_privacy"]
+    ledger, mechanism = ({row[0].strip("`"): row for row in rows(sections()[name])} for name in ("Ledger", "Mechanism"))
+    entry = Entry("mean", 0.5, 4.0, "gaussian", "s3", "channel", True, ("moments",), 4.0)
+    assert list(ledger) == list(written(0.5, [entry], [])) == list(example)
+    assert list(mechanism) == list(entry.plain())
+    assert {name for name, row in mechanism.items() if row[2] == "SHOULD"} <= example["mechanisms"][0].keys()
+    for table, values in ((ledger, example), (mechanism, entry.plain())):
+        for name, row in table.items():
+            assert type(json.loads(row[5].strip("`"))) is type(values[name]), name
 
 
 def test_every_code_of_a_kind_is_on_its_page():
