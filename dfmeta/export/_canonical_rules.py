@@ -14,6 +14,8 @@ from onnx import helper, numpy_helper
 from dfmeta.graph.folding import free_name
 
 Sizes = tuple[int, ...]
+# Of BatchNormalization, where it says nothing.
+_EPSILON = 1e-5
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
 
@@ -104,6 +106,27 @@ def _padding(state: _Rewriting, node: onnx.NodeProto) -> None:
         node.attribute.append(helper.make_attribute("pads", [*before, *after]))
 
 
+def _normalised(state: _Rewriting, node: onnx.NodeProto) -> None:
+    """A normalisation that no weight could take up is a factor and a shift for each channel."""
+    statistics, rank = [state.constants.get(name) for name in node.input[1:5]], len(state.shapes.get(node.input[0], ()))
+    if any(one is None for one in statistics) or not rank or attributes(node).get("training_mode", 0):
+        return
+    gain, shift, mean, variance = (np.asarray(one, np.float64) for one in statistics)
+    epsilon = attributes(node).get("epsilon", _EPSILON)
+    assert isinstance(epsilon, float)  # noqa: S101 - the operator's own type, checked by the gate
+    factor = gain / np.sqrt(variance + epsilon)
+    value, result, dtype = node.input[0], node.output[0], state.constants[node.input[1]].dtype
+    wide = [-1, *[1] * (rank - 2)]
+    names = [
+        state.add(f"{result}_{suffix}", array.reshape(wide).astype(dtype))
+        for suffix, array in (("factor", factor), ("shift", shift - mean * factor))
+    ]
+    scaled = free_name(f"{result}_scaled", {one for each in state.graph.node for one in each.output})
+    node.CopyFrom(helper.make_node("Mul", [value, names[0]], [scaled], name=node.name))
+    place = next(place for place, each in enumerate(state.graph.node) if each.output[0] == scaled)
+    state.graph.node.insert(place + 1, helper.make_node("Add", [scaled, names[1]], [result]))
+
+
 def _whole_plane(state: _Rewriting, node: onnx.NodeProto) -> None:
     """An average over the whole plane is GlobalAveragePool."""
     given, data = attributes(node), state.shapes.get(node.input[0], ())
@@ -171,6 +194,7 @@ def _join(
 _RULES: Mapping[str, tuple[Callable[[_Rewriting, onnx.NodeProto], None], ...]] = MappingProxyType(
     {
         "Add": (_added,),
+        "BatchNormalization": (_normalised,),
         "Conv": (_padding,),
         "MaxPool": (_padding,),
         "AveragePool": (_padding, _whole_plane),

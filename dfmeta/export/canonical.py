@@ -1,10 +1,10 @@
 """The canonical form of a graph, before its numbers become integers: what old and small toolchains read.
 
 Opset 18, IR 8, batch 1, all sizes known, operators of the default domain only, no metadata, no attribute that says what
-its absence says; BatchNormalization in the weights before it, biases in the operators that they belong to (where a
-quantizer makes INT32 of them), padding written as numbers, GlobalAveragePool for every mean over the image plane. It is
-a pass before quantising, so that the quantizer sees the operators that the device will run: a mean that it does not
-know would stay in floating point.
+its absence says; BatchNormalization in the weights before it or, where it follows none, a factor and a shift; biases in
+the operators that they belong to (where a quantizer makes INT32 of them), padding written as numbers, GlobalAveragePool
+for every mean over the image plane. It is a pass before quantising, so that the quantizer sees the operators that the
+device will run: a mean that it does not know would stay in floating point.
 
 Weights keep their values. That their codes lie in -127 to 127 with 0 for 0 is the quantizer's part
 (:mod:`dfmeta.compress.quantize`), and :func:`dfmeta.export.targets.check` says whether it is so.

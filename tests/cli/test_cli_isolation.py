@@ -31,14 +31,14 @@ WRITER = """
 import os, signal, sys, time
 from pathlib import Path
 from dfmeta import _watched
-from dfmeta.bundle import writer
+from dfmeta.bundle import staging
 from dfmeta.cli import isolation
 
 def work():
     out = Path(sys.argv[1])
     import tempfile
     tempfile.mkdtemp()
-    with writer._staged(out) as folder:
+    with staging.staged(out) as folder:
         folder.mkdir()
         (folder / "dfmeta.json").write_text("{}")
         print(tempfile.gettempdir(), flush=True)

@@ -20,7 +20,7 @@ from dfmeta.export import targets
 from dfmeta.export.canonical import canonicalize
 from dfmeta.graph import Graph, OrtGraph, costs, export_module
 
-SHARED = Path(os.environ.get("DFMETA_SHARED", "/nowhere"))
+SHARED = Path(os.environ.get("DFMETA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 RESNET20 = SHARED / "models" / "resnet20-cifar10.onnx"
 SHAPES = {
     "ds-cnn": (1, 49, 10),
