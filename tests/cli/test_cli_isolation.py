@@ -108,6 +108,13 @@ def slow(path: Path) -> Path:
     return graph_file(path, [*begin, *products, *end], {"square": np.eye(1024, dtype=np.float32)})
 
 
+def _as_from_a_shell() -> None:
+    """Signals do what they do there, even where these tests run with some of them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(*words: object, **further: str) -> subprocess.Popen[str]:
     """The command in a session of its own, so that all that is left of it can be found."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **further}
@@ -118,7 +125,7 @@ def started(*words: object, **further: str) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_from_a_shell,
     )
 
 
@@ -239,11 +246,15 @@ def test_whatever_ends_the_child_nothing_is_left(tmp_path: Path, what: str, code
 )
 def test_signals_reach_the_child(tmp_path: Path, number: int, everybody: bool) -> None:
     """From the terminal, which tells all of its processes, or from elsewhere, which tells one."""
-    tidy = "try: time.sleep(60)\n        finally: time.sleep(0.2); print('tidied', file=sys.stderr, flush=True)"
+    tidy = (
+        "try: print('ready', flush=True); time.sleep(60)\n"
+        "        finally: time.sleep(0.2); print('tidied', file=sys.stderr, flush=True)"
+    )
     out = writer(tmp_path / "writer.py", tidy, tmp_path / "out")
     process = started(sys.executable, tmp_path / "writer.py", out)
     assert process.stdout is not None
     temporary = process.stdout.readline().strip()
+    assert process.stdout.readline() == "ready\n"
     (os.killpg if everybody else os.kill)(process.pid, number)
     code, err = leaves(process, tmp_path)
     # Nobody catches the KeyboardInterrupt here: Python ends such a process by the signal itself.
