@@ -90,16 +90,16 @@ class HostProgram:
     """The generated C as a library of this machine.
 
     Attributes:
-        library: the file.
+        file: the shared object.
         generated: its source.
     """
 
-    library: Path
+    file: Path
     generated: Generated
 
     @cached_property
     def _model(self) -> ctypes._NamedFuncPointer:
-        found = ctypes.CDLL(str(self.library)).model_run
+        found = ctypes.CDLL(str(self.file)).model_run
         found.restype = None
         return found
 
