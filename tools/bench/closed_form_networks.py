@@ -112,8 +112,9 @@ class Network:
         """Recorded once.
 
         Args:
-            source: ``full``; ``toeplitz`` (int8 correlations); ``noise``, of standard normal inputs; or ``synthetic``,
-                ``full`` with what inputs are made from.
+            source: ``full``; ``toeplitz`` (int8 correlations); ``noise``, of standard normal inputs; ``synthetic``,
+                ``full`` with what inputs are made from; or ``compact``, ``toeplitz`` with as much of that as a sidecar
+                of the model's own size has room for.
         """
         return PublishedRecords.read(Bundle.open(self.bundle(source)))
 
@@ -137,9 +138,12 @@ class Network:
             noise = np.random.default_rng(0).standard_normal((NOISE, *shape)).astype(np.float32)
             np.savez(self.folder / "noise.npz", x=noise)
             data, limit, how["preprocessing"] = str(self.folder / "noise.npz"), NOISE, ()
+        spectrum = f"spectral@{self.graph.inputs[0].name}"
         if source == "synthetic":
-            presets = ("all-layers", f"spectral@{self.graph.inputs[0].name}", "calibration")
-            how |= {"presets": presets, "by_class": True, "rank": 64}
+            how |= {"presets": ("all-layers", spectrum, "calibration"), "by_class": True, "rank": 64}
+        if source == "compact":
+            how |= {"presets": (spectrum, "calibration"), "by_class": True}
+            how |= {"form": "toeplitz", "storage": "int8", "budget_bytes": len(self.graph.raw)}
         record_with(self.graph, data, out, Gathering(limit=limit, seed=0, **how), Publishing())
         return out
 

@@ -20,8 +20,9 @@ from dfmeta.records import PublishedRecords
 
 NONE = PublishedRecords(())
 # Nothing known, noise in place of data, the records in two sizes, and the slow reference that has the data.
-# Of the bundle `synthetic` inputs are made too.
-SOURCES = ("none", "noise", "full", "toeplitz", "synthetic", "real")
+# Of two bundles inputs are made too.
+SYNTHETIC = ("synthetic", "compact")
+SOURCES = ("none", "noise", "full", "toeplitz", *SYNTHETIC, "real")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Row:
     """
 
     make: Callable[[Network, str], Made]
-    sources: tuple[str, ...] = tuple(source for source in SOURCES if source != "synthetic")
+    sources: tuple[str, ...] = tuple(source for source in SOURCES if source not in SYNTHETIC)
 
 
 def quantizing(bits: str, **settings: Any) -> Row:
@@ -68,32 +69,34 @@ def quantizing(bits: str, **settings: Any) -> Row:
     return Row(row, ("noise", "full", "toeplitz") if values else Row.sources)
 
 
-def pruning(channels: float) -> Row:
-    """A fraction of the inner channels stays."""
-    config = prune.Config(channels=channels)
+def cutting(step: Any, config: Any, fallback: str, reference: Callable[[Network, Any], Graph]) -> Row:
+    """A fraction of the channels or of the weights' elements stays.
+
+    Args:
+        step: :mod:`dfmeta.compress.prune` or :mod:`dfmeta.compress.factorize`.
+        config: its settings.
+        fallback: what it does without records.
+        reference: the same from the data itself.
+    """
 
     def row(network: Network, source: str) -> Made:
         if source == "real":
-            return Made(pruned(network, config))
+            return Made(reference(network, config))
         if source == "none":
-            return Made(prune.run(network.graph, NONE, replace(config, fallback="norms")).graph)
-        return Made(prune.run(network.graph, network.records(source), config).graph)
+            return Made(step.run(network.graph, NONE, replace(config, fallback=fallback)).graph)
+        return Made(step.run(network.graph, network.records(source), config).graph)
 
     return Row(row)
+
+
+def pruning(channels: float) -> Row:
+    """A fraction of the inner channels stays."""
+    return cutting(prune, prune.Config(channels=channels), "norms", pruned)
 
 
 def factorizing(params: float) -> Row:
     """A fraction of the weights' elements stays."""
-    config = factorize.Config(params=params)
-
-    def row(network: Network, source: str) -> Made:
-        if source == "real":
-            return Made(factorized(network, config))
-        if source == "none":
-            return Made(factorize.run(network.graph, NONE, replace(config, fallback="plain")).graph)
-        return Made(factorize.run(network.graph, network.records(source), config).graph)
-
-    return Row(row)
+    return cutting(factorize, factorize.Config(params=params), "plain", factorized)
 
 
 def tuning(**step: Any) -> Row:
@@ -105,7 +108,7 @@ def tuning(**step: Any) -> Row:
             done = compress(network.bundle(source), Path(folder) / "out", recipe)
             return Made(Graph.from_bytes(done.model.read_bytes(), done.model.name))
 
-    return Row(row, ("synthetic",))
+    return Row(row, SYNTHETIC)
 
 
 def as_it_is(network: Network, source: str) -> Made:
