@@ -121,6 +121,17 @@ def release(publisher: Path, recorded: Outcome) -> Path:
     return publisher / "release"
 
 
+@pytest.fixture(scope="session")
+def calibrated(publisher: Path) -> Path:
+    """A bundle of the same model with what a compressor reads. Do not change it: take a copy."""
+    out = publisher / "calibrated"
+    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
+    about = ("--name", "digits teacher", "--license", "MIT", "--preset", "calibration")
+    found = run("record", *model, *about, "--data", "digits:train", *SCALE, "--out", out)
+    assert found.code == 0, found.err
+    return out
+
+
 @pytest.fixture
 def spoiled(release: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, to be damaged."""

@@ -9,19 +9,6 @@ from typing import Any
 import onnx
 import pytest
 
-SCALE = ("--scale", "1/255")
-
-
-@pytest.fixture(scope="module")
-def calibrated(publisher: Path, command: Callable[..., Any]) -> Path:
-    """A bundle with what a compressor reads."""
-    out = publisher / "compressible"
-    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
-    about = ("--name", "digits teacher", "--license", "MIT", "--preset", "calibration")
-    found = command("record", *model, *about, "--data", "digits:train", *SCALE, "--out", out)
-    assert found.code == 0, found.err
-    return out
-
 
 def test_flags_and_a_table_of_steps(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "student"

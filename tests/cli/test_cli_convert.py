@@ -9,18 +9,6 @@ from typing import Any
 
 import pytest
 
-SCALE = ("--scale", "1/255")
-
-
-@pytest.fixture(scope="module")
-def calibrated(publisher: Path, command: Callable[..., Any]) -> Path:
-    """A bundle with what a compressor reads."""
-    out = publisher / "calibrated for others"
-    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
-    found = command("record", *model, "--preset", "calibration", "--data", "digits:train", *SCALE, "--out", out)
-    assert found.code == 0, found.err
-    return out
-
 
 def test_ranges_for_onnxruntime(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "ranges.json"

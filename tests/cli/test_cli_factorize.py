@@ -11,17 +11,6 @@ import pytest
 from dfmeta.graph import Graph
 
 Command = Callable[..., Any]
-SCALE = ("--scale", "1/255")
-
-
-@pytest.fixture(scope="module")
-def calibrated(command: Command, publisher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cli-factorize") / "release"
-    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
-    about = ("--data", "digits:train", *SCALE, "--preset", "calibration", "--no-classes")
-    done = command("record", *model, *about, "--out", out)
-    assert done.code == 0, done.err
-    return out
 
 
 def test_json_and_table_say_the_same(command: Command, calibrated: Path, tmp_path: Path) -> None:

@@ -13,16 +13,6 @@ from dfmeta.graph import Graph
 Command = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def calibrated(command: Command, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the same model with second moments."""
-    out = tmp_path_factory.mktemp("calibrated") / "release"
-    model, preset = ("--model", release / "model.onnx"), ("--preset", "calibration", "--no-classes")
-    done = command("record", *model, "--data", "digits:train", "--scale", "1/255", *preset, "--out", out)
-    assert done.code == 0, done.err
-    return out
-
-
 def test_half_of_the_channels(command: Command, calibrated: Path, tmp_path: Path) -> None:
     out = tmp_path / "student.onnx"
     done = command("prune", calibrated, "--channels", "0.5", "--out", out, "--data", "digits:test", "--json")

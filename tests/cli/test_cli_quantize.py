@@ -15,19 +15,6 @@ import pytest
 from dfmeta.cli.quantize import _FLAGS, quantize
 from dfmeta.compress.quantize import Config
 
-SCALE = ("--scale", "1/255")
-
-
-@pytest.fixture(scope="module")
-def calibrated(publisher: Path, command: Callable[..., Any]) -> Path:
-    """A bundle with what a compressor reads."""
-    out = publisher / "calibrated"
-    model = ("--model", "dfmeta_test_teacher:teacher", "--weights", publisher / "weights.safetensors")
-    about = ("--name", "digits teacher", "--license", "MIT", "--preset", "calibration")
-    found = command("record", *model, *about, "--data", "digits:train", *SCALE, "--out", out)
-    assert found.code == 0, found.err
-    return out
-
 
 def test_a_table_of_layers(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"

@@ -15,8 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dfmeta.compress.distill import Config
+from dfmeta.data import from_flags
 from dfmeta.graph import Graph
-from dfmeta.pipeline import Distilled, distill
+from dfmeta.pipeline import Distilled, Release, distill, record
 
 FEW = {"iterations": "5", "batch": "100", "inputs": "500"}
 Repin = Callable[[Path, Mapping[str, bytes]], None]
@@ -33,6 +34,14 @@ def distilled(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A student of the digits' bundle."""
     out = tmp_path_factory.mktemp("students") / "student.onnx"
     return distill(digits_bundle, out, student="tiny8", config=Config(steps=150, batch=64), settings=FEW, seed=3)
+
+
+@pytest.fixture(scope="session")
+def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the digits' teacher with what a compressor reads. Do not change it: take a copy."""
+    out = tmp_path_factory.mktemp("calibrated") / "bundle"
+    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
+    return record(digits_teacher, "digits:train", out, **settings, release=Release(dataset="the digits")).path
 
 
 @pytest.fixture

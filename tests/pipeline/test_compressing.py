@@ -13,22 +13,13 @@ from onnx import numpy_helper
 
 from dfmeta.bundle import write_folder
 from dfmeta.compress.recipe import Inputs, Recipe, common, parse
-from dfmeta.data import from_flags
 from dfmeta.errors import BundleError, ExportError, OutputExists, StepError, UnknownName
 from dfmeta.graph import Graph, OrtGraph
-from dfmeta.pipeline import _step_of_recipe, reconstruct, record
+from dfmeta.pipeline import _step_of_recipe, reconstruct
 from dfmeta.pipeline.closed_form import open_source
 from dfmeta.pipeline.compressing import Compressed, compress
 
 WHOLE = common(equalize=True, prune=0.5, factorize=0.75, finetune=60, bits="w4a8", inputs=Inputs("noise", 200))
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with what a compressor reads."""
-    out = tmp_path_factory.mktemp("compressing") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    return record(digits_teacher, "digits:train", out, **settings).path
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from dfmeta.bundle import Bundle, validate
 from dfmeta.compress.quantize import Config
 from dfmeta.compress.value_ranges import value_ranges
-from dfmeta.data import from_flags
 from dfmeta.errors import DataError, OutputExists, StepError, UnknownName
 from dfmeta.export.ort_calibration import calibration_cache
 from dfmeta.graph import Graph
 from dfmeta.graph.folding import without_batch_norm
 from dfmeta.kinds.second_moment.reading import matrix
-from dfmeta.pipeline import Release, record
 from dfmeta.pipeline.converting import convert_to
 from dfmeta.pipeline.factorizing import factorize
 from dfmeta.pipeline.importing import convert_from
@@ -35,14 +33,6 @@ from dfmeta.pipeline.quantizing import quantize
 from dfmeta.records import PublishedRecords, Statistic
 
 MINMAX = Config(ranges="minmax")
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with what a compressor reads."""
-    out = tmp_path_factory.mktemp("converting") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    return record(digits_teacher, "digits:train", out, **settings, release=Release(dataset="the digits")).path
 
 
 @pytest.fixture(scope="module")

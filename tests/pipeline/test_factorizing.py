@@ -6,28 +6,17 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from dfmeta.data import from_flags
 from dfmeta.errors import BundleError, DataError, IntegrityError, OutputExists, StepError
 from dfmeta.graph import Graph, costs
-from dfmeta.pipeline import record
 from dfmeta.pipeline.factorizing import Config, Factorized, factorize
 
 Repin = Callable[[Path, Mapping[str, bytes]], None]
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with second moments of every input."""
-    out = tmp_path_factory.mktemp("factorizing") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "by_class": False}
-    return record(digits_teacher, "digits:train", out, preprocessing=from_flags(1 / 255), **settings).path
 
 
 @pytest.fixture(scope="module")

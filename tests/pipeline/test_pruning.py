@@ -11,19 +11,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dfmeta.data import from_flags
 from dfmeta.errors import DataError, IntegrityError, OutputExists, StepError
 from dfmeta.graph import Graph
-from dfmeta.pipeline import record
 from dfmeta.pipeline.pruning import Config, Pruned, prune
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the digits' teacher with second moments."""
-    out = tmp_path_factory.mktemp("pruning") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    return record(digits_teacher, "digits:train", out, **settings).path
 
 
 @pytest.fixture(scope="module")

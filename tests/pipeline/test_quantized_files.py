@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,21 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dfmeta.compress.quantize import Config
-from dfmeta.data import from_flags
 from dfmeta.errors import ExportError
 from dfmeta.graph import Graph
 from dfmeta.pipeline import record
 from dfmeta.pipeline.closed_form import open_source, require_same
 from dfmeta.pipeline.quantizing import Form, quantize
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher, which has a MaxPool."""
-    out = tmp_path_factory.mktemp("files") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    record(digits_teacher, "digits:train", out, **settings)
-    return out
 
 
 @pytest.fixture(scope="module")

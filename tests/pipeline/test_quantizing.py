@@ -14,23 +14,12 @@ import onnxruntime
 import pytest
 
 from dfmeta.compress.quantize import Config
-from dfmeta.data import from_flags
 from dfmeta.errors import BundleError, ExportError, GraphError, OutputExists, SchemaError, StepError, UnknownName
 from dfmeta.graph import Graph, costs
-from dfmeta.pipeline import record
 from dfmeta.pipeline.closed_form import open_source, require_finite, require_same
 from dfmeta.pipeline.quantizing import Quantized, quantize
 
 FEW = Config("w4a8", first_last_bits=0)
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with what a compressor reads."""
-    out = tmp_path_factory.mktemp("quantizing") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    record(digits_teacher, "digits:train", out, **settings)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,20 +14,11 @@ from onnx import numpy_helper
 from dfmeta.compress import equalize
 from dfmeta.compress.quantize import Config
 from dfmeta.compress.recipe import common
-from dfmeta.data import from_flags
 from dfmeta.errors import DataError, StepError
 from dfmeta.graph import Graph
 from dfmeta.pipeline import record
 from dfmeta.pipeline.compressing import compress
 from dfmeta.pipeline.quantizing import quantize
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with what a compressor reads."""
-    out = tmp_path_factory.mktemp("equalized") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    return record(digits_teacher, "digits:train", out, **settings).path
 
 
 def constants(path: Path) -> dict[str, np.ndarray]:

@@ -10,23 +10,13 @@ import onnx
 import pytest
 
 from dfmeta.compress.quantize import Config
-from dfmeta.data import from_flags
 from dfmeta.errors import DataError, UnknownName
 from dfmeta.export import targets
 from dfmeta.graph import Graph, OrtGraph
-from dfmeta.pipeline import check_target, record
+from dfmeta.pipeline import check_target
 from dfmeta.pipeline.quantizing import quantize
 
 INTEGER = ("cortex-m", "onnxruntime-int8", "openvino-int8", "tensorrt-int8")
-
-
-@pytest.fixture(scope="module")
-def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher with what a compressor reads."""
-    out = tmp_path_factory.mktemp("targeting") / "bundle"
-    settings: dict[str, Any] = {"presets": ("calibration",), "preprocessing": from_flags(1 / 255), "by_class": False}
-    record(digits_teacher, "digits:train", out, **settings)
-    return out
 
 
 @pytest.mark.parametrize("target", INTEGER)
