@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from small_graphs import graph_of, node
 from torch import nn
 
 from dfmeta import students
@@ -101,25 +101,6 @@ def test_no_byte_has_two_owners(items: list[Interval]) -> None:
     assert live_bound(items) == max(
         (sum(one.bytes for one in items if one.first <= step <= one.last) for step in range(14)), default=0
     )
-
-
-def graph_of(nodes: list[onnx.NodeProto], shape: list[int | str], **constants: np.ndarray) -> Graph:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    described = onnx.shape_inference.infer_shapes(model).graph.output
-    del model.graph.output[:]
-    model.graph.output.extend(described)
-    return Graph.from_bytes(model.SerializeToString(), "here")
-
-
-def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs.split(), [output], **attributes)
 
 
 def owners(graph: Graph) -> list[tuple[str, ...]]:

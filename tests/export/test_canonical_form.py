@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from small_graphs import graph_of, node
 from torch import nn
 
 from dfmeta import students
@@ -30,27 +31,6 @@ SHAPES = {
 }
 SHAPES |= {"lenet5": (1, 32, 32), "tiny8": (1, 8, 8)}
 ZOO = ("ds-cnn", "resnet8", "mobilenet-v1-025", "lenet5", "tiny8", "wrn-16-1", "hinton-800")
-
-
-def random_model(
-    nodes: list[onnx.NodeProto], shape: list[int | str], opset: int = 18, **constants: np.ndarray
-) -> Graph:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    described = onnx.shape_inference.infer_shapes(model).graph.output
-    del model.graph.output[:]
-    model.graph.output.extend(described)
-    return Graph.from_bytes(model.SerializeToString(), "here")
-
-
-def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs.split(), [output], **attributes)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -131,7 +111,7 @@ def test_a_real_network_computes_the_same() -> None:
 
 
 def test_names_of_values_stay_so_that_records_find_them() -> None:
-    graph = random_model([node("Relu", "x", "a/b"), node("Neg", "a/b", "y")], [1, 3])
+    graph = graph_of([node("Relu", "x", "a/b"), node("Neg", "a/b", "y")], [1, 3])
     assert "a/b" in canonicalize(graph, keep_names=True).values
     assert "a_b" in canonicalize(graph).values
 
@@ -195,7 +175,7 @@ REWRITES = {
 @pytest.mark.parametrize("size", [1, "n"])
 def test_each_rewrite(name: str, size: int | str) -> None:
     nodes, constants, expected = REWRITES[name]
-    graph = random_model(nodes, [size, 3, 6, 5], **constants)
+    graph = graph_of(nodes, [size, 3, 6, 5], ir_version=10, **constants)
     canonical = canonicalize(graph)
     is_canonical(canonical)
     assert [proto.op_type for proto in canonical.model.graph.node] == expected
@@ -205,7 +185,7 @@ def test_each_rewrite(name: str, size: int | str) -> None:
 
 def test_a_fixed_batch_becomes_one() -> None:
     target = np.array([4, 6], np.int64)
-    graph = random_model([node("Relu", "x", "a"), node("Reshape", "a s", "y")], [4, 2, 3], s=target)
+    graph = graph_of([node("Relu", "x", "a"), node("Reshape", "a s", "y")], [4, 2, 3], s=target)
     canonical = canonicalize(graph)
     is_canonical(canonical)
     x = numbers(4, 2, 3)
@@ -215,10 +195,10 @@ def test_a_fixed_batch_becomes_one() -> None:
 
 
 REFUSED = {
-    "operator of a later set": (lambda: random_model([node("Gelu", "x", "y")], [1, 3], 20), "Gelu"),
-    "free sizes": (lambda: random_model([node("Relu", "x", "y")], ["n", 3, "h", "w"]), "fixed sizes"),
+    "operator of a later set": (lambda: graph_of([node("Gelu", "x", "y")], [1, 3], opset=20, ir_version=10), "Gelu"),
+    "free sizes": (lambda: graph_of([node("Relu", "x", "y")], ["n", 3, "h", "w"]), "fixed sizes"),
     "a size that depends on numbers": (
-        lambda: random_model([node("NonZero", "x", "a"), node("Cast", "a", "y", to=TensorProto.FLOAT)], [1, 3]),
+        lambda: graph_of([node("NonZero", "x", "a"), node("Cast", "a", "y", to=TensorProto.FLOAT)], [1, 3]),
         "fixed sizes",
     ),
 }

@@ -10,8 +10,9 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from pydantic import ValidationError
+from small_graphs import graph_of, node
 
 from dfmeta.errors import UnknownName
 from dfmeta.export import targets
@@ -31,32 +32,6 @@ NAMES = (
     "tensorrt-int8",
 )
 RULES = {model.model_fields["rule"].annotation for model in get_args(get_args(profile.Rule)[0])}
-
-
-def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs.split(" "), [output], name=output, **attributes)
-
-
-def graph_of(
-    nodes: list[onnx.NodeProto],
-    shape: list[int | str] | None = None,
-    opset: int = 18,
-    ir_version: int = 8,
-    dtype: int = TensorProto.FLOAT,
-    **constants: np.ndarray,
-) -> Graph:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", dtype, shape or [1, 16, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
-    described = onnx.shape_inference.infer_shapes(model).graph.output
-    del model.graph.output[:]
-    model.graph.output.extend(described)
-    return Graph.from_bytes(model.SerializeToString(), "model.onnx")
 
 
 def quantized(
