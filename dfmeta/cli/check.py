@@ -33,13 +33,23 @@ def check(
     ram: Annotated[
         str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")
     ] = None,
-    flash: Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants.")] = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants, and for code where that is predicted.")
+    ] = None,
+    fpu: Annotated[
+        bool | None,
+        typer.Option(
+            "--fpu/--no-fpu",
+            help="Whether the core has a floating-point unit, for the code of c-codegen; the board's word, or yes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a model against a target; exit 1 if it does not fit.
 
     Every rule that is broken, with the node, the rule's source and what to do; parameters, multiply-accumulates, and
-    bytes in flash and RAM. Example:
+    bytes in flash and RAM. Flash is constants, and code where the target's profile predicts it. Example:
 
         dfmeta check student.onnx --target cortex-m --ram 256K --flash 1M
     """
@@ -47,7 +57,7 @@ def check(
     with progress.shown():
         from dfmeta import pipeline
 
-        found = pipeline.check_target(model, target, board=board, **budget)
+        found = pipeline.check_target(model, target, board=board, fpu=fpu, **budget)
     _print(model, found, as_json=as_json)
     if not found.fits:
         raise typer.Exit(1)
@@ -80,6 +90,8 @@ def _costs(model: Path, found: Checked) -> RenderableType:
         rows += [
             ("parameters", integer(costs.parameters)),
             ("MACs", integer(costs.macs)),
+            ("constants", f"{integer(costs.constant_bytes)} B"),
+            ("code", _code(costs.code_bytes, fpu=found.fpu)),
             ("flash", _of(costs.flash_bytes, found.flash)),
             ("RAM", _of(found.ram_bytes, found.ram)),
             ("arena", f"{integer(costs.arena_bytes)} B ({integer(costs.live_bytes)} B at least)"),
@@ -88,6 +100,14 @@ def _costs(model: Path, found: Checked) -> RenderableType:
     else:
         rows.append(("costs", "unknown: sizes are not fixed"))
     return facts_table(rows)
+
+
+def _code(predicted: int | None, *, fpu: bool) -> str:
+    from dfmeta.report import integer
+
+    if predicted is None:
+        return "not predicted for this target"
+    return f"{integer(predicted)} B, predicted for a core {'with' if fpu else 'without'} a floating-point unit"
 
 
 def _of(needed: int, budget: int | None) -> str:

@@ -24,7 +24,9 @@ class DeviceCosts:
     Attributes:
         parameters: elements of weights and biases, quantized or not.
         macs: multiply-accumulates of convolutions and matrix products.
-        flash_bytes: of all constants: weights, biases, scales and zero points. Program code is not counted.
+        constant_bytes: of all constants: weights, biases, scales and zero points.
+        code_bytes: of the program that computes it, as predicted; None where nothing predicts it.
+        flash_bytes: of constants, and of code where it is predicted.
         arena_bytes: of the arena that holds inputs, outputs and everything in between.
         live_bytes: least that any arena needs.
         temporaries_bytes: everything in between in places of its own (:class:`dfmeta.export.arena.Plan`).
@@ -33,6 +35,8 @@ class DeviceCosts:
 
     parameters: int
     macs: int
+    constant_bytes: int
+    code_bytes: int | None
     flash_bytes: int
     arena_bytes: int
     live_bytes: int
@@ -40,23 +44,29 @@ class DeviceCosts:
     file_bytes: int
 
 
-def device_costs(graph: Graph, plan: arena.Plan | None = None, *, as_int8: bool = False) -> DeviceCosts:
+def device_costs(
+    graph: Graph, plan: arena.Plan | None = None, *, as_int8: bool = False, code_bytes: int | None = None
+) -> DeviceCosts:
     """Costs of a graph.
 
     Args:
         graph: with known sizes, but for free axes of its inputs, which count as 1.
         plan: of its arena, if it is there already.
         as_int8: count a float model as its target will make it: weights and values of one byte, biases of four.
+        code_bytes: what a target predicts of the program.
 
     Raises:
         GraphError: a value of unknown shape.
     """
     plan = plan or arena.plan(graph, element_bytes=1 if as_int8 else None)
     counted = costs(graph)
+    constants = _int8_bytes(graph) if as_int8 else constant_bytes(graph)
     return DeviceCosts(
         parameters=parameters(graph),
         macs=counted.macs,
-        flash_bytes=_int8_bytes(graph) if as_int8 else constant_bytes(graph),
+        constant_bytes=constants,
+        code_bytes=code_bytes,
+        flash_bytes=constants + (code_bytes or 0),
         arena_bytes=plan.peak_bytes,
         live_bytes=plan.live_bytes,
         temporaries_bytes=plan.temporaries_bytes,

@@ -18,7 +18,13 @@ IntegerForm = Literal["qdq", "qoperator"]
 
 
 def check_target(
-    model: str | Path, target: str, *, ram: int | None = None, flash: int | None = None, board: str = ""
+    model: str | Path,
+    target: str,
+    *,
+    ram: int | None = None,
+    flash: int | None = None,
+    board: str = "",
+    fpu: bool | None = None,
 ) -> Checked:
     """Does an ONNX file fit a runtime or chip.
 
@@ -26,17 +32,23 @@ def check_target(
         model: the file.
         target: name of a profile of :mod:`dfmeta.export.targets`.
         ram: bytes for what changes while it runs; None takes the board's, or no limit.
-        flash: bytes for constants; likewise.
+        flash: bytes for constants, and for code where the target's profile predicts it; likewise.
         board: one of the target's.
+        fpu: whether the core has a floating-point unit, for that code; None takes the board's word, or yes.
 
     Raises:
         UnknownName: no such target or board; the text offers a near match.
+        DataError: ``fpu`` for a target that predicts no code.
         GraphError: a file that the gate refuses.
     """
     profile = targets.load(target)
     if board:
         targets.board(profile, board)
-    return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board)
+    if fpu is not None and profile.code is None:
+        known = " or ".join(name for name in targets.names() if targets.load(name).code is not None)
+        option = "--fpu" if fpu else "--no-fpu"
+        raise DataError(option, f"target {target!r}", f"one whose code is predicted: {known}", "Leave it out.")
+    return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board, fpu=fpu)
 
 
 def integer_target(name: str) -> Target:

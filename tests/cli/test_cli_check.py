@@ -51,6 +51,27 @@ def test_the_same_facts_as_json(student: Path, command: Callable[..., Any]) -> N
     assert {"title", "url", "version", "date", "evidence"} == set(one["source"])
 
 
+def test_the_code_of_generated_c_counts_against_flash(student: Path, command: Callable[..., Any]) -> None:
+    words = ("check", student, "--target", "c-codegen")
+    costs = command(*words, "--json").json["costs"]
+    assert costs["flash_bytes"] == costs["constant_bytes"] + costs["code_bytes"]
+    table = " ".join(command(*words).out.split())
+    assert f"constants {costs['constant_bytes']:,} B" in table
+    assert f"code {costs['code_bytes']:,} B, predicted for a core with a floating-point unit" in table
+    assert f"flash {costs['flash_bytes']:,} B" in table
+    found = command(*words, "--flash", costs["flash_bytes"], "--no-fpu", "--json").json
+    assert (found["fpu"], found["costs"]["code_bytes"]) == (False, costs["code_bytes"] + 1200)
+    (one,) = [one for one in found["violations"] if one["rule"] == "flash"]
+    assert one["found"].endswith(f"{costs['constant_bytes']} of constants and {costs['code_bytes'] + 1200} of code")
+
+
+def test_code_is_not_predicted_for_other_targets(student: Path, command: Callable[..., Any]) -> None:
+    words = ("check", student, "--target", "esp-dl")
+    costs = command(*words, "--json").json["costs"]
+    assert (costs["code_bytes"], costs["flash_bytes"]) == (None, costs["constant_bytes"])
+    assert "not predicted for this target" in command(*words).out
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -58,6 +79,7 @@ def test_the_same_facts_as_json(student: Path, command: Callable[..., Any]) -> N
         (("--target", "esp-dl", "--board", "esp32-p4"), 2, "esp32-s3"),
         (("--target", "esp-dl", "--ram", "lots"), 2, "256K"),
         (("--target", "esp-dl", "--flash", "0"), 2, "256K"),
+        (("--target", "cortex-m", "--no-fpu"), 2, "c-codegen"),
         ((), 2, "--target"),
     ],
     ids=str,

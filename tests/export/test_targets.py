@@ -31,6 +31,7 @@ NAMES = (
     "openvino-int8",
     "tensorrt-int8",
 )
+CODE = {"source": "litert", "base_bytes": 1, "bytes_per_node": 1, "soft_float_bytes": 1}
 RULES = {model.model_fields["rule"].annotation for model in get_args(get_args(profile.Rule)[0])}
 
 
@@ -108,6 +109,8 @@ def test_boards_hold_what_their_makers_say() -> None:
         ({"rules": [{"rule": "opset", "most": 18}]}, "source"),
         ({"sources": {}}, "missing, or nothing names them"),
         ({"more": 1}, "more"),
+        ({"code": {**CODE, "source": "nobody"}}, "missing, or nothing names them"),
+        ({"code": {**CODE, "bytes_per_node": -1}}, "bytes_per_node"),
     ],
     ids=str,
 )
@@ -366,6 +369,45 @@ def test_generated_code_needs_all_temporaries() -> None:
     size = 4 * 16 * 64
     assert found.ram_bytes == 2 * size + 2 * size  # a and b; x and y, which the caller holds
     assert "ram" in {one.rule for one in found.violations}
+
+
+@pytest.mark.parametrize(("fpu", "code"), [(None, 800 + 6 * 160), (True, 800 + 6 * 160), (False, 800 + 6 * 160 + 1200)])
+def test_generated_code_is_flash_too(fpu: bool | None, code: int) -> None:
+    found = targets.check(quantized(), "c-codegen", fpu=fpu)
+    assert found.costs is not None
+    # Codes, bias, scales and zero points: of the weights, of the bias, of the values.
+    assert found.costs.constant_bytes == 256 + 4 * 16 + (4 + 1) * 16 + 4 * 16 + (4 + 1)
+    assert (found.costs.code_bytes, found.fpu) == (code, fpu is not False)
+    assert found.costs.flash_bytes == 469 + code
+
+
+def test_no_other_target_predicts_code() -> None:
+    assert [name for name in NAMES if targets.load(name).code is not None] == ["c-codegen"]
+    costs = targets.check(quantized(), "cortex-m", fpu=False).costs
+    assert costs is not None
+    assert (costs.code_bytes, costs.flash_bytes) == (None, 469)
+
+
+def test_a_budget_for_the_constants_alone_is_too_small_for_generated_code() -> None:
+    (one,) = [one for one in targets.check(quantized(), "c-codegen", flash=2228).violations if one.rule == "flash"]
+    assert str(one) == (
+        "model.onnx: found 2229 bytes, 469 of constants and 1760 of code, expected at most 2228. "
+        "The largest are codes (256), ws (64), bs (64): use fewer channels, low rank, or fewer bits; "
+        "or fewer nodes, each of which is code."
+    )
+    assert "flash" not in rules_of(quantized(), "c-codegen", flash=2229)
+    assert "flash" in rules_of(quantized(), "c-codegen", flash=2229, fpu=False)
+    assert "flash" not in rules_of(quantized(), "cortex-m", flash=469)
+
+
+def test_a_board_without_a_floating_point_unit_takes_more_code() -> None:
+    raw = json.loads((resources.files("dfmeta.export.targets") / "c-codegen.json").read_text())
+    raw["boards"].append({"name": "small", "ram": 1, "flash": 1, "fpu": False, "source": "mlperf"})
+    target = profile.Target.model_validate(raw)
+    graph = quantized()
+    found = [targets.check(graph, target, board="small", fpu=fpu) for fpu in (None, True)]
+    assert [(one.fpu, one.costs and one.costs.code_bytes) for one in found] == [(False, 2960), (True, 1760)]
+    assert targets.check(graph, target, board="stm32l4r5").fpu
 
 
 def test_a_board_gives_its_budget_and_its_source() -> None:

@@ -147,9 +147,9 @@ def test_c_on_an_emulated_board(board: boards.Board, files: Files, generated: c.
     files.agree(ran.outputs, "qoperator")
     np.testing.assert_array_equal(ran.outputs, c.build_for_host(generated, tmp_path)(files.images[:20]))
     expected = compare.predicted(files.qoperator, soft_float=board.soft_float)
-    assert ran.stack == pytest.approx(expected.stack, rel=0.15, abs=200)
-    assert built.data == pytest.approx(expected.constants, rel=0.05)
-    assert built.flash == pytest.approx(expected.flash, rel=0.15)
+    assert ran.stack == pytest.approx(expected.temporaries_bytes, rel=0.15, abs=200)
+    assert built.data == pytest.approx(expected.constant_bytes, rel=0.05)
+    assert built.flash == pytest.approx(expected.flash_bytes, rel=0.15)
     assert len(ran.instructions) == 20
     assert ran.instructions.min() > 5 * _macs(files)
 

@@ -95,7 +95,12 @@ def measure(name: str, files: Student, images: Images, few: int, on_board: int) 
         boards = _on_boards(generated, images, outputs, as_file["qoperator"], step, on_board, Path(folder))
     for board in BOARDS:
         expected = predicted(files.qoperator, soft_float=board.soft_float)
-        boards[board.name]["predicted"] = asdict(expected) | {"flash": expected.flash}
+        boards[board.name]["predicted"] = {
+            "stack": expected.temporaries_bytes,
+            "constants": expected.constant_bytes,
+            "code": expected.code_bytes,
+            "flash": expected.flash_bytes,
+        }
     for core, found in boards.items():
         rows[f"QOperator, C on {core}"] = found.pop("agreement")
         accuracy[f"QOperator, C on {core}"] = found.pop("accuracy")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from embedded_c import Floats
 
-from dfmeta.export.device_costs import device_costs
+from dfmeta.export import targets
+from dfmeta.export.device_costs import DeviceCosts
 from dfmeta.graph import Graph
 
 
@@ -62,35 +63,17 @@ def output_step(model: Path) -> float:
     return float(graph.initializers[last.input[1]])
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What generated C is predicted to need, from the ONNX file alone.
+def predicted(model: Path, *, soft_float: bool = False) -> DeviceCosts:
+    """What ``dfmeta check --target c-codegen`` predicts: its ``temporaries_bytes`` are the stack.
 
-    Attributes:
-        stack: bytes: ``temporaries_bytes`` of :func:`dfmeta.export.device_costs.device_costs`.
-        constants: bytes: ``flash_bytes`` of it.
-        code: bytes: :data:`CODE_BYTES`, :data:`CODE_BYTES_PER_NODE` for each node, and :data:`SOFT_FLOAT_BYTES` for a
-            core without a floating-point unit.
+    Args:
+        model: with fixed sizes.
+        soft_float: for a core without a floating-point unit.
+
+    Raises:
+        RuntimeError: sizes that are not known.
     """
-
-    stack: int
-    constants: int
-    code: int
-
-    @property
-    def flash(self) -> int:
-        """Constants and code."""
-        return self.constants + self.code
-
-
-# What gcc 12 -O2 makes of the C of emx-onnx-cgen 1.4, by eye: a rounding and a clamp are paid once, a node is a nest of
-# loops of its own, and products with a scale need routines where there is no unit for them.
-CODE_BYTES, CODE_BYTES_PER_NODE, SOFT_FLOAT_BYTES = 800, 160, 1200
-
-
-def predicted(model: Path, *, soft_float: bool = False) -> Prediction:
-    """Predict from a model with fixed sizes, for a core with a floating-point unit or without."""
-    graph = Graph.from_file(model)
-    costs = device_costs(graph)
-    code = CODE_BYTES + CODE_BYTES_PER_NODE * len(graph.model.graph.node) + soft_float * SOFT_FLOAT_BYTES
-    return Prediction(costs.temporaries_bytes, costs.flash_bytes, code)
+    costs = targets.check(Graph.from_file(model), "c-codegen", fpu=not soft_float).costs
+    if costs is None:
+        raise RuntimeError(f"{model.name}: sizes are not fixed")
+    return costs

@@ -23,7 +23,8 @@ class Checked:
         target: name of the target.
         board: name of the board whose budget it is; empty without one.
         ram: bytes that there are for what changes while it runs; None for no limit.
-        flash: bytes that there are for constants; None for no limit.
+        flash: bytes that there are for constants and code; None for no limit.
+        fpu: whether the core has a floating-point unit, for which code is predicted.
         violations: what does not fit.
         advice: what costs speed or safety only.
         costs: None where sizes are not known.
@@ -34,6 +35,7 @@ class Checked:
     board: str
     ram: int | None
     flash: int | None
+    fpu: bool
     violations: tuple[Violation, ...]
     advice: tuple[Violation, ...]
     costs: DeviceCosts | None
@@ -46,7 +48,7 @@ class Checked:
 
     def as_dict(self) -> dict[str, object]:
         """The same in JSON types."""
-        facts = {name: getattr(self, name) for name in ("target", "board", "ram", "flash", "ram_bytes")}
+        facts = {name: getattr(self, name) for name in ("target", "board", "ram", "flash", "fpu", "ram_bytes")}
         costs = None if self.costs is None else asdict(self.costs)
         lists = {"violations": self.violations, "advice": self.advice}
         found = {name: [one.as_dict() for one in several] for name, several in lists.items()}
@@ -60,6 +62,7 @@ def check(
     ram: int | None = None,
     flash: int | None = None,
     board: str = "",
+    fpu: bool | None = None,
 ) -> Checked:
     """Hold a graph against a target.
 
@@ -67,8 +70,9 @@ def check(
         graph: any.
         target: a profile, or the name of one.
         ram: bytes for everything that changes while it runs; None takes the board's, or no limit.
-        flash: bytes for constants; likewise.
+        flash: bytes for constants, and for code where the profile predicts it; likewise.
         board: one of the target's.
+        fpu: whether the core has a floating-point unit; None takes the board's word, or yes.
 
     Raises:
         UnknownName: no such target or board; the text offers a near match.
@@ -79,18 +83,21 @@ def check(
     if place is not None:
         source = known.sources[place.source] if ram is None and flash is None else None
         ram, flash = place.ram if ram is None else ram, place.flash if flash is None else flash
+    if fpu is None:
+        fpu = place is None or place.fpu
     found = list(broken(Facts(graph), known))
+    code = None if known.code is None else known.code.bytes(len(graph.model.graph.node), fpu=fpu)
     try:
         plan = arena.plan(graph, element_bytes=1 if known.quantizes else None)
-        costs = device_costs(graph, plan, as_int8=known.quantizes)
+        costs = device_costs(graph, plan, as_int8=known.quantizes, code_bytes=code)
         needed = ram_bytes(plan, known.memory)
         found += [Violation(*one, source) for one in _over(graph, known, plan, costs, needed, ram, flash)]
     except GraphError as error:
         costs, needed = None, None
         if ram is not None or flash is not None:
             found.append(Violation("costs", error.where, error.found, error.expected, error.fix))
-    violations = tuple(one for one in found if not one.advice)
-    return Checked(known.name, board, ram, flash, violations, tuple(one for one in found if one.advice), costs, needed)
+    violations, advice = (tuple(one for one in found if one.advice is kind) for kind in (False, True))
+    return Checked(known.name, board, ram, flash, fpu, violations, advice, costs, needed)
 
 
 def ram_bytes(plan: arena.Plan, memory: str) -> int:
@@ -123,5 +130,9 @@ def _over(
     if flash is not None and costs.flash_bytes > flash:
         sizes = sorted(((array.nbytes, name) for name, array in graph.initializers.items()), reverse=True)
         largest = ", ".join(f"{name} ({size})" for size, name in sizes[:3])
-        fix = f"The largest are {largest}: use fewer channels, low rank, or fewer bits."
-        yield "flash", graph.where, f"{costs.flash_bytes} bytes of constants", f"at most {flash}", fix
+        fix = f"The largest are {largest}: use fewer channels, low rank, or fewer bits"
+        needs = f"{costs.constant_bytes} bytes of constants"
+        if costs.code_bytes is not None:
+            needs = f"{costs.flash_bytes} bytes, {costs.constant_bytes} of constants and {costs.code_bytes} of code"
+            fix = f"{fix}; or fewer nodes, each of which is code"
+        yield "flash", graph.where, needs, f"at most {flash}", f"{fix}."

@@ -217,6 +217,7 @@ class Board(_Model):
         ram: bytes for everything that changes while a model runs.
         flash: bytes for everything that does not.
         source: id of its source.
+        fpu: whether its core computes with floats in hardware.
         note: what the numbers leave out.
     """
 
@@ -224,7 +225,30 @@ class Board(_Model):
     ram: Annotated[int, Field(gt=0)]
     flash: Annotated[int, Field(gt=0)]
     source: Name
+    fpu: bool = True
     note: str = ""
+
+
+class Code(_Model):
+    """How much program the target's tool makes of a graph: a fit, for small networks in 8 bits.
+
+    Attributes:
+        source: id of its source.
+        base_bytes: what every program has.
+        bytes_per_node: more for each node of the graph.
+        soft_float_bytes: more for a core without a floating-point unit.
+        note: what stands behind the numbers.
+    """
+
+    source: Name
+    base_bytes: Annotated[int, Field(ge=0)]
+    bytes_per_node: Annotated[int, Field(ge=0)]
+    soft_float_bytes: Annotated[int, Field(ge=0)]
+    note: str = ""
+
+    def bytes(self, nodes: int, *, fpu: bool) -> int:
+        """Bytes of program for a graph of so many nodes, on a core with a floating-point unit or without."""
+        return self.base_bytes + self.bytes_per_node * nodes + (0 if fpu else self.soft_float_bytes)
 
 
 class Target(_Model):
@@ -237,6 +261,7 @@ class Target(_Model):
         reads: what its tool takes from us.
         memory: how values get their places: planned by lifetime in one ``arena``, or each its own (``temporaries``), as
             generated C has them.
+        code: how much program its tool makes of a graph; None where nobody has measured it.
         quantizes: whether its own tool makes the integers from a float model; costs are then those of 8 bits.
         rules: what a model has to be.
         boards: where it runs.
@@ -249,6 +274,7 @@ class Target(_Model):
     title: Text
     reads: Literal["onnx", "onnx-float"]
     memory: Literal["arena", "temporaries"] = "arena"
+    code: Code | None = None
     quantizes: bool = False
     rules: tuple[Rule, ...]
     boards: tuple[Board, ...] = ()
@@ -257,7 +283,8 @@ class Target(_Model):
 
     @model_validator(mode="after")
     def _sources_are_used_and_there(self) -> Target:
-        named = {item.source for item in (*self.rules, *self.boards)}
+        code = () if self.code is None else (self.code,)
+        named = {item.source for item in (*self.rules, *self.boards, *code)}
         if named != set(self.sources):
             raise ValueError(f"sources {sorted(named ^ set(self.sources))} are missing, or nothing names them")
         return self
