@@ -111,7 +111,7 @@ def _recorded(network: Network, shared: Path, out: Path) -> Path:
             graph,
             f"{shared / network.data.data}:train",
             out,
-            presets=("all-layers", f"spectral@{network.site}"),
+            presets=("all-layers", f"spectral@{network.site}", "calibration"),
             preprocessing=network.data.preprocessing,
             rank=64,
         )
