@@ -12,7 +12,7 @@ from dfmeta.export import targets
 from dfmeta.export.targets import Checked, Target
 from dfmeta.graph import Graph
 
-__all__ = ["Checked", "check_target", "form_for", "integer_bias", "integer_target", "settings_for"]
+__all__ = ["Checked", "check_target", "form_for", "integer_bias", "integer_target", "reads_integers", "settings_for"]
 
 IntegerForm = Literal["qdq", "qoperator"]
 
@@ -37,6 +37,11 @@ def check_target(
     if board:
         targets.board(profile, board)
     return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board)
+
+
+def reads_integers(target: Target) -> bool:
+    """Whether a target reads a quantized model; others want the float model, or quantize it themselves."""
+    return bool(_forms(target))
 
 
 def integer_target(name: str) -> Target:
