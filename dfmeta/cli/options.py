@@ -57,9 +57,7 @@ Student = Annotated[
 Board = Annotated[
     str, typer.Option(metavar="NAME", help="Take RAM and flash of this board: stm32l4r5, max78000, esp32-s3.")
 ]
-Ram = Annotated[
-    str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")
-]
+Ram = Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")]
 Flash = Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants.")]
 
 Scale = Annotated[str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")]
