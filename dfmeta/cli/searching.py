@@ -58,7 +58,7 @@ def search(bundle: Path, out: Path, asked: Asked, given: Mapping[str, Any], *, a
             given.
         as_json: whether to print JSON.
     """
-    budget = {name: options.size(f"--{name}", getattr(asked, name)) for name in ("ram", "flash")}
+    ram, flash = options.size("--ram", asked.ram), options.size("--flash", asked.flash)
     inputs = {name: given[name] for name in ("method", "count", "settings") if given[name] is not None}
     measured = {name: given[name] for name in ("data", "limit", "seed", "device", "inputs")}
     tried = {name: getattr(asked, name) for name in ("candidates", "steps") if getattr(asked, name) is not None}
@@ -71,7 +71,8 @@ def search(bundle: Path, out: Path, asked: Asked, given: Mapping[str, Any], *, a
             out,
             asked.target or "",
             board=asked.board,
-            **budget,
+            ram=ram,
+            flash=flash,
             config=Config(**tried),
             wanted=Inputs(**inputs),
             **measured,

@@ -244,7 +244,7 @@ def gathered(workshop: Workshop, count: int, watch: Callable[[str, int, int], No
         Family("prune", workshop.pruned, True, workshop),
         Family("factorize", workshop.factorized, False, workshop),
     ]
-    names = [name for name in STUDENTS.names() if hasattr(STUDENTS.load(name), "build")]
+    names = zoo_names()
     total = 1 + len(families) + len(names)
     teacher = workshop.teacher()
     watch("candidates", 1, total)
@@ -259,6 +259,11 @@ def gathered(workshop: Workshop, count: int, watch: Callable[[str, int, int], No
     made = [teacher, *(one for family in families for one in family.seen.values()), *zoo]
     others = tuple(one for one in made if one not in starting)
     return Gathered(tuple(starting), others, tuple(left_out))
+
+
+def zoo_names() -> tuple[str, ...]:
+    """The catalogue's students that are not made from their teacher."""
+    return tuple(name for name in STUDENTS.names() if hasattr(STUDENTS.load(name), "build"))
 
 
 def _take(queue: Iterator[Candidate], into: list[Candidate]) -> bool:

@@ -64,7 +64,7 @@ def _knob(candidates: Sequence[Candidate], binding: Sequence[str]) -> str:
         return f"Either can be met, but not both at once: give {', or '.join(ways)}."
     budget = binding[0]
     least = _raised(budget, candidates) or f"--{budget} {min(map(_needs(budget), candidates))} or more"
-    return f"{_NAMES[budget]} is what binds: give {least}."
+    return f"What binds is {_NAMES[budget]}: give {least}."
 
 
 def _raised(budget: str, candidates: Sequence[Candidate]) -> str:
