@@ -89,10 +89,10 @@ class Searched:
         checked: the student held against the target.
         candidates: all that were made: those that were trained, the best first, then the others.
         left_out: what could not be made of this teacher, and why.
-        measured: teacher, float student and student on the data that was given; empty without.
         inputs, held_out: how many different synthetic inputs were trained on, and how many were held out.
-        inputs_from: the method that made them, or the file that they were read from.
         seed: of everything that is drawn at random.
+        measured: teacher, float student and student on the data that was given; empty without.
+        inputs_from: the method that made the synthetic inputs, or the file that they were read from.
         source: sha256 of the bundle's manifest.
         notes: what a reader should know, in sentences.
         seconds: that all of it took.
@@ -109,14 +109,14 @@ class Searched:
     checked: Checked
     candidates: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
-    measured: tuple[Measured, ...]
     inputs: int
     held_out: int
-    inputs_from: str
     seed: int
-    source: str
-    notes: tuple[str, ...]
-    seconds: float
+    measured: tuple[Measured, ...] = ()
+    inputs_from: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
         """The same in JSON types."""

@@ -14,8 +14,8 @@ from dfmeta.errors import DataError, DfmetaError, MissingExtra
 from dfmeta.export import targets
 from dfmeta.graph import Graph
 from dfmeta.pipeline import _step_of_recipe
-from dfmeta.pipeline._candidates import Workshop, gathered
-from dfmeta.pipeline._finals import Judge
+from dfmeta.pipeline._candidates import Gathered, Workshop, gathered
+from dfmeta.pipeline._finals import Finals, Judge
 from dfmeta.pipeline._halving import Material, School, Score
 from dfmeta.pipeline._out_of_reach import nothing_fits
 from dfmeta.pipeline._search_report import Measured, Row, Searched, picture, report, rows
@@ -111,13 +111,26 @@ def search_target(
     school = School(workshop, material, training, seed, device, progress)
     told = {"inputs": made.told, "count": made.count, "seed": seed}
     finals = Judge(source, form, school, told).finals(found.starting, config.steps)
+    ranges, notes = _ranges(source, finals.best.made, form)
+    result = replace(
+        _told(Path(out), form, found, finals, school),
+        measured=measure.students(finals.best.made),
+        inputs_from=made.told,
+        source=source.opened.bundle.identity,
+        notes=(*finals.best.made.notes, *notes),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    return _written(result, finals.best.made, ranges)
+
+
+def _told(path: Path, form: TargetForm, found: Gathered, finals: Finals, school: School) -> Searched:
+    """What the search itself knows of its result."""
     best = finals.best
-    ranges, notes = _ranges(source, best.made, form)
-    result = Searched(
-        path=Path(out),
-        model=Path(out) / STUDENT,
-        target=target,
-        board=board,
+    return Searched(
+        path=path,
+        model=path / STUDENT,
+        target=form.target.name,
+        board=form.board,
         ram=best.checked.ram,
         flash=best.checked.flash,
         chosen=best.trainee.candidate.name,
@@ -125,16 +138,10 @@ def search_target(
         checked=best.checked,
         candidates=rows(finals, found.others),
         left_out=found.left_out,
-        measured=measure.students(best.made),
-        inputs=len(material.training),
-        held_out=len(material.held),
-        inputs_from=made.told,
-        seed=seed,
-        source=source.opened.bundle.identity,
-        notes=(*best.made.notes, *notes),
-        seconds=round(time.monotonic() - started, 3),
+        inputs=len(school.material.training),
+        held_out=len(school.material.held),
+        seed=school.seed,
     )
-    return _written(result, best.made, ranges)
 
 
 def _form(target: str, board: str, ram: int | None, flash: int | None) -> TargetForm:
