@@ -91,6 +91,7 @@ def _tables(found: Searched) -> list[RenderableType]:
     facts = [
         ("chosen", found.chosen),
         ("student", str(found.model)),
+        ("float student's ranges", found.ranges or "none"),
         ("target", place),
         ("flash", _room(found.flash)),
         ("RAM", _room(found.ram)),

@@ -94,6 +94,7 @@ class Searched:
         measured: teacher, float student and student on the data that was given; empty without.
         inputs_from: the method that made the synthetic inputs, or the file that they were read from.
         source: sha256 of the bundle's manifest.
+        ranges: format of ``ranges.json``, as ``convert --to`` names it; empty where there is no such file.
         notes: what a reader should know, in sentences.
         seconds: that all of it took.
     """
@@ -115,6 +116,7 @@ class Searched:
     measured: tuple[Measured, ...] = ()
     inputs_from: str = ""
     source: str = ""
+    ranges: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

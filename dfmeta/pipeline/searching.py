@@ -111,12 +111,14 @@ def search_target(
     school = School(workshop, material, training, seed, device, progress)
     told = {"inputs": made.told, "count": made.count, "seed": seed}
     finals = Judge(source, form, school, told).finals(found.starting, config.steps)
-    ranges, notes = _ranges(source, finals.best.made, form)
+    tool: To = "aimet-encodings" if form.target.quantizes else "ort-calibration"
+    ranges, notes = _ranges(source, finals.best.made, tool)
     result = replace(
         _told(Path(out), form, found, finals, school),
         measured=measure.students(finals.best.made),
         inputs_from=made.told,
         source=source.opened.bundle.identity,
+        ranges=tool if ranges is not None else "",
         notes=(*finals.best.made.notes, *notes),
         seconds=round(time.monotonic() - started, 3),
     )
@@ -186,12 +188,11 @@ class _Measure:
             self._found.append(Measured.of(name, _step_of_recipe.measured(graph, *given)))
 
 
-def _ranges(source: Source, made: Made, form: TargetForm) -> tuple[bytes | None, tuple[str, ...]]:
-    """The float student's ranges in a format for who quantizes it, and what to say of it."""
+def _ranges(source: Source, made: Made, to: To) -> tuple[bytes | None, tuple[str, ...]]:
+    """The float student's ranges in a format for who quantizes it; or nothing, and why."""
     own = Source(source.path, replace(source.opened, graph=made.plain), made.records)
-    to: To = "aimet-encodings" if form.target.quantizes else "ort-calibration"
     try:
-        return ranges_of(own, to), (f"{RANGES} has ranges of {PLAIN}, as `dfmeta convert --to {to}` writes them",)
+        return ranges_of(own, to), ()
     except DfmetaError as error:
         return None, (f"{RANGES} was left out: {error}",)
 

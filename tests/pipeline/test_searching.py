@@ -170,6 +170,7 @@ def test_a_target_that_quantizes_itself_gets_the_float_model(calibrated: Path, t
     student = Graph.from_file(found.model)
     assert not any("Quantize" in node.op_type for node in student.model.graph.node)
     assert found.model.read_bytes() == (found.path / "student-float.onnx").read_bytes()
+    assert (found.ranges, found.notes) == ("aimet-encodings", ())
     assert json.loads((found.path / "ranges.json").read_text()).keys() >= {"activation_encodings", "param_encodings"}
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = TorchGraph(Graph.from_file(calibrated / "model.onnx"))(images)
