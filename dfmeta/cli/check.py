@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from dfmeta.export.targets import Checked, Violation
 
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-
 
 def check(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model to examine.")],
@@ -27,15 +24,9 @@ def check(
             help="c-codegen, cortex-m, esp-dl, ethos-u55, float-any, onnxruntime-int8, openvino-int8 or tensorrt-int8.",
         ),
     ],
-    board: Annotated[
-        str, typer.Option(metavar="NAME", help="Take RAM and flash of this board: stm32l4r5, max78000, esp32-s3.")
-    ] = "",
-    ram: Annotated[
-        str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")
-    ] = None,
-    flash: Annotated[
-        str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants, and for code where that is predicted.")
-    ] = None,
+    board: options.Board = "",
+    ram: options.Ram = None,
+    flash: options.Flash = None,
     fpu: Annotated[
         bool | None,
         typer.Option(
@@ -53,7 +44,7 @@ def check(
 
         dfmeta check student.onnx --target cortex-m --ram 256K --flash 1M
     """
-    budget = {"ram": _bytes("--ram", ram), "flash": _bytes("--flash", flash)}
+    budget = {"ram": options.size("--ram", ram), "flash": options.size("--flash", flash)}
     with progress.shown():
         from dfmeta import pipeline
 
@@ -61,16 +52,6 @@ def check(
     _print(model, found, as_json=as_json)
     if not found.fits:
         raise typer.Exit(1)
-
-
-def _bytes(option: str, text: str | None) -> int | None:
-    """``256K`` as 262,144."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"{text!r} is no number of bytes, such as 65536, 256K or 1M.", param_hint=repr(option))
-    return int(found[1]) * _UNITS[found[2].upper()]
 
 
 def _print(model: Path, found: Checked, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``dfmeta compress``: several steps after one another, from the records alone."""
+"""``dfmeta compress``: several steps after one another, or a search for what fits, from the records alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfmeta.cli import options, output, progress
+from dfmeta.cli import options, output, progress, searching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +34,19 @@ def compress(
         typer.Option(metavar="N", help="Then fine-tune for N steps; of rounded weights where nothing was cut."),
     ] = None,
     bits: Annotated[str | None, typer.Option(metavar="wN[aM]", help="Then quantize, such as w4a8.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="In place of such steps, find what fits this runtime or chip; see check."),
+    ] = None,
+    board: options.Board = "",
+    ram: options.Ram = None,
+    flash: options.Flash = None,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="For a target: train this many at most (8).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="For a target: training steps of the last round (1000).")
+    ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="NAME", help="How synthetic inputs are made, if a step needs them.")
     ] = None,
@@ -48,17 +61,26 @@ def compress(
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
-    """Take a model through several such steps, with a report.
+    """Take a model through several such steps, or find the best student that fits a device; with a report.
 
     The records go along with the model: exactly where that is possible, taken anew on synthetic inputs where it is
-    not; the report says which. With --data each step is measured; the data changes nothing in the student. Example:
+    not; the report says which. With --target, students of several kinds and sizes are held against it, those that fit
+    are trained without data, the better half for longer, and the best is written for the target. With --data each step
+    is measured; the data changes nothing in the student. Examples:
 
         dfmeta compress release --prune 0.5 --finetune 500 --bits w4a8 --out student
+        dfmeta compress release --target cortex-m --ram 32K --flash 64K --out student
     """
     options.require_new(out)
     made = {"method": method, "count": count, "settings": options.settings(settings) or None}
     _refuse_beside(inputs, made)
     flags = {"equalize": equalize or None, "prune": prune, "factorize": factorize, "finetune": finetune, "bits": bits}
+    asked = searching.Asked(target, board, ram, flash, candidates, steps)
+    asked.require_alone({"recipe": recipe, **flags})
+    if target is not None:
+        data_options = {"data": data, "limit": limit, "seed": seed, "device": device, "inputs": inputs}
+        searching.search(bundle, out, asked, {**made, **data_options}, as_json=as_json)
+        return
     with progress.shown() as report:
         chosen = _recipe(recipe, flags, made)
         from dfmeta.pipeline.compressing import compress as run

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a manifest can hold and every generator takes.
 _LARGEST_SEED = 2**32 - 1
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _DATA = "PATH[:SPLIT] of a .npz, .safetensors, .zip or folder of images; or digits, digits:train, digits:test."
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder that holds dfmeta.json.")]
@@ -51,6 +52,14 @@ Student = Annotated[
         help=f"What to train: {', '.join(STUDENTS.names())} (NAME:VARIANT where it is made from the teacher, such as "
         "scaled:0.5), or module:callable of your own.",
     ),
+]
+
+Board = Annotated[
+    str, typer.Option(metavar="NAME", help="Take RAM and flash of this board: stm32l4r5, max78000, esp32-s3.")
+]
+Ram = Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for values while it runs; 256K is 262,144.")]
+Flash = Annotated[
+    str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants, and for code where that is predicted.")
 ]
 
 Scale = Annotated[str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")]
@@ -164,6 +173,20 @@ def _count(option: str, text: str, found: int, lengths: Sequence[int]) -> None:
     if lengths and found not in lengths:
         wanted = " or ".join(map(str, lengths))
         raise typer.BadParameter(f"{text!r} is {found} numbers, expected {wanted}.", param_hint=repr(option))
+
+
+def size(option: str, text: str | None) -> int | None:
+    """``"256K"`` as 262,144; None for none.
+
+    Raises:
+        typer.BadParameter: no number of bytes above 0.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
+    if found is None or int(found[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no number of bytes, such as 65536, 256K or 1M.", param_hint=repr(option))
+    return int(found[1]) * _UNITS[found[2].upper()]
 
 
 def names(option: str, text: str) -> list[str]:

@@ -59,6 +59,8 @@ _HOMES = {
     "publish": "dfmeta.pipeline.release",
     "Running": "dfmeta.pipeline.running",
     "gather": "dfmeta.pipeline.running",
+    "Searched": "dfmeta.pipeline.searching",
+    "search_target": "dfmeta.pipeline.searching",
     "Checked": "dfmeta.pipeline.targeting",
     "check_target": "dfmeta.pipeline.targeting",
     "DifferentialPrivacy": "dfmeta.records.privacy",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from dfmeta.pipeline.recording import ShardWritten, record, record_shard, record_with
     from dfmeta.pipeline.release import Published, Publishing, Release, publish
     from dfmeta.pipeline.running import Running, gather
+    from dfmeta.pipeline.searching import Searched, search_target
     from dfmeta.pipeline.targeting import Checked, check_target
     from dfmeta.records.privacy import DifferentialPrivacy
 else:
@@ -115,6 +118,7 @@ __all__ = [
     "Quantized",
     "Release",
     "Running",
+    "Searched",
     "ShardWritten",
     "audit",
     "check_target",
@@ -142,6 +146,7 @@ __all__ = [
     "record",
     "record_shard",
     "record_with",
+    "search_target",
     "synthesise",
     "training_config",
     "validate",

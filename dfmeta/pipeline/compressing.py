@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dfmeta import synthesis
 from dfmeta.bundle import write_folder
 from dfmeta.compress._chain import Site, State
 from dfmeta.compress.recipe import Recipe, Step
-from dfmeta.data import feed, fitted_input, open_data
 from dfmeta.export import with_provenance
 from dfmeta.graph import Costs, costs
 from dfmeta.pipeline import _step_of_recipe
+from dfmeta.pipeline._synthetic_inputs import SyntheticInputs
 from dfmeta.pipeline.closed_form import Progress, Source, open_source, stages
-from dfmeta.pipeline.consume import chosen_method, synthesise
+from dfmeta.pipeline.consume import chosen_method
 from dfmeta.pipeline.evaluation import Evaluation
 
 MODEL, REPORT = "student.onnx", "report.json"
@@ -129,7 +127,7 @@ def compress(
     wanted = recipe.inputs
     # Before any step, even if none of them should need inputs.
     synthesis.configured(chosen_method(source.opened.bundle.manifest, wanted.method or None, None), wanted.settings)
-    made = _Inputs(source, recipe, inputs, seed, device, progress)
+    made = SyntheticInputs(source, recipe.inputs, inputs, seed, device, progress)
     run = _Run(source, recipe, made, seed, device, progress)
     for step in recipe.steps:
         run.take(step, data, limit)
@@ -163,7 +161,7 @@ class _Run:
     """
 
     def __init__(
-        self, source: Source, recipe: Recipe, inputs: _Inputs, seed: int, device: str, progress: Progress | None
+        self, source: Source, recipe: Recipe, inputs: SyntheticInputs, seed: int, device: str, progress: Progress | None
     ) -> None:
         self._source, self._inputs = source, inputs
         self._seed, self._device, self._progress = seed, device, progress
@@ -207,40 +205,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} in a report")
-
-
-class _Inputs:
-    """Synthetic inputs: made, or read, when they are first asked for; the same ones ever after."""
-
-    def __init__(
-        self, source: Source, recipe: Recipe, path: str | None, seed: int, device: str, progress: Progress | None
-    ) -> None:
-        self._source, self._wanted, self._path = source, recipe.inputs, path
-        self._seed, self._device, self._progress = seed, device, progress
-        self._made: Tensor | None = None
-        self.told = ""
-
-    @property
-    def count(self) -> int:
-        """How many there are so far."""
-        return 0 if self._made is None else len(self._made)
-
-    def __call__(self) -> Tensor:
-        """``[n, ...]``, on the CPU."""
-        if self._made is None:
-            self._made = self._read(self._path) if self._path is not None else self._synthesised()
-        return self._made
-
-    def _synthesised(self) -> Tensor:
-        wanted = self._wanted
-        opened, seed, settings = self._source.opened, self._seed, dict(wanted.settings)
-        self.told = method = chosen_method(opened.bundle.manifest, wanted.method or None, None)
-        found, _ = synthesise(opened, method, wanted.count, seed, settings, self._progress, device=self._device)
-        return found.detach().cpu()
-
-    def _read(self, path: str) -> Tensor:
-        self.told = path
-        entry = self._source.opened.bundle.manifest.model.inputs[0]
-        source = open_data(path)
-        batches = feed(source, [fitted_input(entry, source)], 1024)
-        return torch.from_numpy(np.concatenate([next(iter(batch.inputs.values())) for batch in batches]))

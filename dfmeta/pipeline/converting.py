@@ -113,6 +113,19 @@ def convert_to(
     return Converted(Path(out), to, len(made.raw), made.values, made.weights, identity, *told)
 
 
+def ranges_of(source: Source, to: To) -> bytes:
+    """What records say of a graph as a file of another tool, at 8 bits, with the defaults of :func:`convert_to`.
+
+    Args:
+        source: a graph with its own records.
+        to: ``ort-calibration`` or ``aimet-encodings``.
+
+    Raises:
+        StepError: records that the format needs, and that are not there.
+    """
+    return WRITERS[to](source, _Settings(step.Config(), NAMINGS[0], None, short=False)).raw
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     config: step.Config

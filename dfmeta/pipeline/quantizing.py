@@ -96,7 +96,7 @@ def quantize(
     found = step.run(start.graph, start.records, config, stages(progress))
     recipe: dict[str, Any] = {"quantize": asdict(config), "form": chosen, **({"target": target} if target else {})}
     recipe |= {"equalize": asdict(equalize)} if equalize is not None else {}
-    graph, raw = _in_form(found, chosen, config, profile)
+    graph, raw = in_form(found, chosen, config, profile)
     bits = step.widths(config)[1] or 8
     measured: dict[str, Any] = {"data": data, "limit": limit, "seed": seed, "progress": progress}
     written = finish(source, graph, out, recipe, tolerance=ROUNDED[bits], raw=raw, **measured)
@@ -155,10 +155,17 @@ def _start(
     return _Start(equal.graph, records, equal.pairs, expected)
 
 
-def _in_form(
+def in_form(
     found: step.Result, form: str, config: step.Config, target: Target | None
 ) -> tuple[Graph, Callable[[Mapping[str, str]], bytes] | None]:
-    """The graph that is measured, and what makes other bytes of it."""
+    """The graph that is measured, and what makes other bytes of it; None where it is written as it is.
+
+    Args:
+        found: codes and ranges.
+        form: one of :data:`FORMS`.
+        config: what they were made with.
+        target: that it is for; None for none.
+    """
     if form == "qoperator":
         return integer_graph(found.model), None
     if form == "matmulnbits":

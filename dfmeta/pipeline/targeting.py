@@ -12,7 +12,7 @@ from dfmeta.export import targets
 from dfmeta.export.targets import Checked, Target
 from dfmeta.graph import Graph
 
-__all__ = ["Checked", "check_target", "form_for", "integer_bias", "integer_target", "settings_for"]
+__all__ = ["Checked", "check_target", "form_for", "integer_bias", "integer_target", "reads_integers", "settings_for"]
 
 IntegerForm = Literal["qdq", "qoperator"]
 
@@ -49,6 +49,11 @@ def check_target(
         option = "--fpu" if fpu else "--no-fpu"
         raise DataError(option, f"target {target!r}", f"one whose code is predicted: {known}", "Leave it out.")
     return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board, fpu=fpu)
+
+
+def reads_integers(target: Target) -> bool:
+    """Whether a target reads a quantized model; others want the float model, or quantize it themselves."""
+    return bool(_forms(target))
 
 
 def integer_target(name: str) -> Target:

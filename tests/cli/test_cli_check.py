@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -99,6 +99,7 @@ def test_no_model_there(command: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_the_help_names_what_there_is() -> None:
     """It is written out so that help needs no profile to be read."""
-    words = str(check.__annotations__)
+    hints = get_type_hints(check, include_extras=True).values()
+    words = " ".join(str(each.help) for hint in hints for each in getattr(hint, "__metadata__", ()))
     boards = {board.name for name in targets.names() for board in targets.load(name).boards}
     assert all(name in words for name in (*targets.names(), *boards))

@@ -112,9 +112,9 @@ class Network:
         """Recorded once.
 
         Args:
-            source: ``full``; ``toeplitz`` (int8 correlations); ``noise``, of standard normal inputs; ``synthetic``,
-                ``full`` with what inputs are made from; or ``compact``, ``toeplitz`` with as much of that as a sidecar
-                of the model's own size has room for.
+            source: ``full``; ``toeplitz`` (int8 correlations); ``noise``, of standard normal inputs; ``synthetic`` and
+                ``synthetic toeplitz``, these forms with what inputs are made from; or ``compact``, ``toeplitz`` with as
+                much of that as a sidecar of the model's own size has room for.
         """
         return PublishedRecords.read(Bundle.open(self.bundle(source)))
 
@@ -131,19 +131,18 @@ class Network:
             "by_class": False,
         }
         data, limit = f"{self.shared / self.data}:train", RECORDED
-        if source == "toeplitz":
-            how |= {"form": "toeplitz", "storage": "int8"}
         if source == "noise":
             shape = [size for size in self.graph.inputs[0].shape if isinstance(size, int)]
             noise = np.random.default_rng(0).standard_normal((NOISE, *shape)).astype(np.float32)
             np.savez(self.folder / "noise.npz", x=noise)
             data, limit, how["preprocessing"] = str(self.folder / "noise.npz"), NOISE, ()
         spectrum = f"spectral@{self.graph.inputs[0].name}"
-        if source == "synthetic":
+        if source.startswith("synthetic"):
             how |= {"presets": ("all-layers", spectrum, "calibration"), "by_class": True, "rank": 64}
         if source == "compact":
-            how |= {"presets": (spectrum, "calibration"), "by_class": True}
-            how |= {"form": "toeplitz", "storage": "int8", "budget_bytes": len(self.graph.raw)}
+            how |= {"presets": (spectrum, "calibration"), "by_class": True, "budget_bytes": len(self.graph.raw)}
+        if source in ("toeplitz", "synthetic toeplitz", "compact"):
+            how |= {"form": "toeplitz", "storage": "int8"}
         record_with(self.graph, data, out, Gathering(limit=limit, seed=0, **how), Publishing())
         return out
 

@@ -20,8 +20,8 @@ from dfmeta.records import PublishedRecords
 
 NONE = PublishedRecords(())
 # Nothing known, noise in place of data, the records in two sizes, and the slow reference that has the data.
-# Of two bundles inputs are made too.
-SYNTHETIC = ("synthetic", "compact")
+# Of three bundles inputs are made too.
+SYNTHETIC = ("synthetic", "synthetic toeplitz", "compact")
 SOURCES = ("none", "noise", "full", "toeplitz", *SYNTHETIC, "real")
 
 
