@@ -3,11 +3,11 @@
     python tools/bench/closed_form.py --shared FOLDER --out FOLDER [--peers FOLDER] [--only REGEX] [--report]
 
 ``--shared`` holds ``data/`` and ``models/``. Records are taken of 5,000 training images, once, unless ``--out`` holds
-the bundles already (``<network>/full``, ``toeplitz``, ``noise``, ``synthetic``, ``compact``). Nothing is fine-tuned but
-where a row says so, then on inputs made from the bundle alone. Every accuracy is of all test images. Each row is a file
-in ``--out``: one that is there is not done again, so that the benchmark can be stopped at any time and gone on with.
-Peers that do not live beside us are installed below ``--peers``, each in an environment of its own. Times are of the
-compression alone and on this machine; the load that it had is in the files.
+the bundles already (``<network>/full``, ``toeplitz``, ``noise`` and so on). Nothing is fine-tuned but where a row says
+so, then on inputs made from the bundle alone. Every accuracy is of all test images. Each row is a file in ``--out``:
+one that is there is not done again, so that the benchmark can be stopped at any time and gone on with. Peers that do
+not live beside us are installed below ``--peers``, each in an environment of its own. Times are of the compression
+alone and on this machine; the load that it had is in the files.
 """
 
 from __future__ import annotations
