@@ -16,6 +16,9 @@ _PIXELS_AN_INCH = 130
 _INCHES = (11.0, 4.8)
 _SMALL = 7.5
 _BEST = "black"
+_FRONT = "lightgrey"
+# Costs within this factor of each other are alike: their names would lie upon each other.
+_LIKE = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ParetoPoint:
 
 def pareto_picture(points: Sequence[ParetoPoint], budgets: Mapping[str, int | None], title: str) -> bytes:
     """Agreement against bytes, with a line for each budget, and against multiply-accumulates; the chosen one marked.
+
+    A grey line joins those that no other beats in both.
 
     Args:
         points: one or more.
@@ -83,20 +88,46 @@ def _scatter(
 ) -> None:
     axes.set_xscale("log")
     axes.grid(visible=True, alpha=0.3)
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.2, y=0.08)
+    if filled:
+        front = _front(points, costs)
+        axes.step([costs[one.name] for one in front], [one.agreement for one in front], where="post", c=_FRONT, lw=1)
     for one in points:
         colour = colours[one.family]
-        # Families of like sizes lie upon each other: their names are put above and below in turn.
-        above = [*colours].index(one.family) % 2 == 0
         edge = _BEST if one.chosen else colour
         face = colour if filled else "none"
         size = 110 if one.chosen else 40
         marker = "*" if one.chosen else "o"
         axes.scatter([costs[one.name]], [one.agreement], s=size, c=[face], edgecolors=edge, marker=marker, zorder=3)
         if filled:
-            place = (costs[one.name], one.agreement)
-            style = {"textcoords": "offset points", "fontsize": _SMALL, "parse_math": False}
-            axes.annotate(one.name, place, xytext=(4, 5 if above else -11), **style)
+            _name(axes, one, points, costs, colour)
+
+
+def _name(axes: Any, one: ParetoPoint, points: Sequence[ParetoPoint], costs: Mapping[str, int], colour: str) -> None:
+    """Write a point's name away from others of like cost: below where one is above, left where one is to the right."""
+    cost = costs[one.name]
+    near = [other for other in points if 1 / _LIKE < costs[other.name] / cost < _LIKE]
+    crowded = any(other.agreement > one.agreement for other in near)
+    right = any(costs[other.name] > cost for other in near)
+    axes.annotate(
+        one.name,
+        (cost, one.agreement),
+        xytext=(-4 if right else 4, -11 if crowded else 5),
+        ha="right" if right else "left",
+        color=colour,
+        textcoords="offset points",
+        fontsize=_SMALL,
+        parse_math=False,
+    )
+
+
+def _front(points: Sequence[ParetoPoint], costs: Mapping[str, int]) -> list[ParetoPoint]:
+    """Those that no other beats in cost and agreement, from the cheapest on."""
+    front: list[ParetoPoint] = []
+    for one in sorted(points, key=lambda point: (costs[point.name], -point.agreement)):
+        if not front or one.agreement > front[-1].agreement:
+            front.append(one)
+    return front
 
 
 def _png(figure: Figure) -> bytes:

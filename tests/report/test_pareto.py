@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dfmeta.errors import MissingExtra
-from dfmeta.report.pareto import ParetoPoint, pareto_picture
+from dfmeta.report.pareto import ParetoPoint, _front, pareto_picture
 
 pytest.importorskip("matplotlib")
 
@@ -37,3 +37,11 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"pip install 'dfmeta\[plots\]'"):
         pareto_picture(POINTS, BUDGETS, "Students")
+
+
+def test_the_front_holds_those_that_no_other_beats() -> None:
+    beaten = ParetoPoint("b", "prune", 90.0, 6_000, {"flash": 5_500})
+    as_good_and_dearer = ParetoPoint("d", "prune", 97.5, 12_000, {"flash": 5_900})
+    points = [*POINTS, beaten, as_good_and_dearer]
+    front = _front(points, {one.name: one.macs for one in points})
+    assert [one.name for one in front] == [POINTS[1].name, POINTS[0].name]
