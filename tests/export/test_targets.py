@@ -436,6 +436,23 @@ def test_a_target_that_quantizes_itself_counts_in_eight_bits() -> None:
     assert found.costs.flash_bytes == 256 + 4 * 16
 
 
+@pytest.mark.parametrize(
+    ("made", "shape"),
+    [
+        (node("Gemm", "x w", "y"), (3, 5)),
+        (node("Gemm", "x w", "y", transB=1), (5, 3)),
+        (node("MatMul", "x w", "y"), (3, 5)),
+        (node("ConvTranspose", "x w", "y"), (3, 5, 1, 1)),
+    ],
+    ids=["Gemm", "Gemm of a transposed weight", "MatMul", "ConvTranspose"],
+)
+def test_eight_bits_have_a_scale_for_each_output(made: onnx.NodeProto, shape: tuple[int, ...]) -> None:
+    graph = graph_of([made], [1, 3, *shape[2:]], w=np.ones(shape, np.float32))
+    costs = targets.check(graph, "ethos-u55").costs
+    assert costs is not None
+    assert costs.flash_bytes == 15 + 4 * 5
+
+
 def test_it_is_all_in_json_types() -> None:
     found = targets.check(conv()(), "cortex-m", ram=1)
     document = json.loads(json.dumps(found.as_dict()))
