@@ -328,6 +328,12 @@ def test_a_float_model_against_an_int8_target() -> None:
     assert one.source.url == "https://st.com/resource/en/data_brief/stedgeai-core.pdf"
 
 
+@pytest.mark.parametrize(("axis", "taken"), [(1, True), (-1, True), (0, False)])
+def test_the_axis_of_a_softmax_may_be_counted_from_the_end(axis: int, taken: bool) -> None:
+    graph = graph_of([node("Softmax", "x", "y", axis=axis)], [1, 3])
+    assert ("attribute" not in rules_of(graph, "cortex-m")) is taken
+
+
 def test_what_stays_in_floating_point_is_advice() -> None:
     nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("Conv", "d w", "y")]
     constants = {"s": np.float32(1), "z": np.uint8(0), "w": np.ones((16, 16, 1, 1), np.float32)}
