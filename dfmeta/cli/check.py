@@ -27,14 +27,7 @@ def check(
     board: options.Board = "",
     ram: options.Ram = None,
     flash: options.Flash = None,
-    fpu: Annotated[
-        bool | None,
-        typer.Option(
-            "--fpu/--no-fpu",
-            help="Whether the core has a floating-point unit, for the code of c-codegen; the board's word, or yes.",
-            show_default=False,
-        ),
-    ] = None,
+    fpu: options.Fpu = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a model against a target; exit 1 if it does not fit.

@@ -41,6 +41,7 @@ def compress(
     board: options.Board = "",
     ram: options.Ram = None,
     flash: options.Flash = None,
+    fpu: options.Fpu = None,
     candidates: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="For a target: train this many at most (8).")
     ] = None,
@@ -75,7 +76,7 @@ def compress(
     made = {"method": method, "count": count, "settings": options.settings(settings) or None}
     _refuse_beside(inputs, made)
     flags = {"equalize": equalize or None, "prune": prune, "factorize": factorize, "finetune": finetune, "bits": bits}
-    asked = searching.Asked(target, board, ram, flash, candidates, steps)
+    asked = searching.Asked(target, board, ram, flash, fpu, candidates, steps)
     asked.require_alone({"recipe": recipe, **flags})
     if target is not None:
         data_options = {"data": data, "limit": limit, "seed": seed, "device": device, "inputs": inputs}

@@ -61,6 +61,14 @@ Ram = Annotated[str | None, typer.Option(metavar="N[K|M]", help="Bytes for value
 Flash = Annotated[
     str | None, typer.Option(metavar="N[K|M]", help="Bytes for constants, and for code where that is predicted.")
 ]
+Fpu = Annotated[
+    bool | None,
+    typer.Option(
+        "--fpu/--no-fpu",
+        help="Whether the core has a floating-point unit, for the code of c-codegen; the board's word, or yes.",
+        show_default=False,
+    ),
+]
 
 Scale = Annotated[str | None, typer.Option(metavar="X", help="Multiply stored values by this: 0.0039 or 1/255.")]
 Mean = Annotated[str | None, typer.Option(metavar="A[,B,C]", help="Then subtract from each channel.")]

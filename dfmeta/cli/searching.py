@@ -26,6 +26,7 @@ class Asked:
     board: str
     ram: str | None
     flash: str | None
+    fpu: bool | None
     candidates: int | None
     steps: int | None
 
@@ -41,8 +42,9 @@ class Asked:
         steps = ", ".join(f"--{name}" for name, value in others.items() if value is not None)
         if self.target is not None and steps:
             raise typer.BadParameter(f"a target and {steps}: the search chooses the steps.", param_hint="'--target'")
-        own = ("board", "ram", "flash", "candidates", "steps")
-        given = ", ".join(f"--{name}" for name in own if getattr(self, name))
+        own = {f"--{name}": getattr(self, name) for name in ("board", "ram", "flash", "candidates", "steps")}
+        own["--no-fpu" if self.fpu is False else "--fpu"] = self.fpu
+        given = ", ".join(option for option, value in own.items() if value not in (None, ""))
         if self.target is None and given:
             raise typer.BadParameter(f"{given} without --target, which says whose they are.", param_hint="'--target'")
 
@@ -73,6 +75,7 @@ def search(bundle: Path, out: Path, asked: Asked, given: Mapping[str, Any], *, a
             board=asked.board,
             ram=ram,
             flash=flash,
+            fpu=asked.fpu,
             config=Config(**tried),
             wanted=Inputs(**inputs),
             **measured,
@@ -88,6 +91,7 @@ def _tables(found: Searched) -> list[RenderableType]:
     columns = ["candidate", "parameters", "MACs", "flash", "RAM", "fits", "agreement", "as written"]
     cells = [_cells(row) for row in found.candidates]
     place = f"{found.target} on {found.board}" if found.board else found.target
+    place = place if found.checked.fpu else f"{place}, a core without a floating-point unit"
     facts = [
         ("chosen", found.chosen),
         ("student", str(found.model)),

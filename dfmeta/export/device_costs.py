@@ -107,9 +107,21 @@ def _parameter_names(graph: Graph) -> set[str]:
 def _int8_bytes(graph: Graph) -> int:
     """Matrices and filters of one byte for each element, with a scale for each output; the rest of four bytes."""
     total = 0
+    axes = _output_axes(graph)
     for one in graph.model.graph.initializer:
         if one.name not in graph.weights:
             continue
         elements = math.prod(one.dims)
-        total += elements + _INT32 * one.dims[0] if len(one.dims) > 1 else _INT32 * elements
+        total += elements + _INT32 * one.dims[axes.get(one.name, 0)] if len(one.dims) > 1 else _INT32 * elements
     return total
+
+
+def _output_axes(graph: Graph) -> dict[str, int]:
+    """Weights whose outputs are not their first axis, and the axis that is."""
+    found = {}
+    for node in graph.model.graph.node:
+        if node.op_type in ("ConvTranspose", "MatMul"):
+            found[node.input[1]] = 1 if node.op_type == "ConvTranspose" else -1
+        elif node.op_type == "Gemm" and not any(one.name == "transB" and one.i for one in node.attribute):
+            found[node.input[1]] = 1
+    return found

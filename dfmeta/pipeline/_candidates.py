@@ -180,7 +180,10 @@ class Family:
             place += _PAUSE
 
     def _largest(self) -> int | None:
-        """Place of the largest size that fits, by bisection: each is made, and none is trained."""
+        """Place of the largest size that fits, by bisection: each is made, and none is trained.
+
+        Where code counts, a larger one may fit all the same: a smaller rank can need one more node.
+        """
         first = self._at(0)
         if first is None or first.fits or first.refused:
             return 0 if first is not None and first.fits else None
@@ -237,7 +240,7 @@ def gathered(workshop: Workshop, count: int, watch: Callable[[str, int, int], No
     Args:
         workshop: makes them.
         count: most that start: the largest of every family that fit first, then smaller ones.
-        watch: called with ``candidates``, families done, and families in all.
+        watch: called with ``candidates``, how much is done, and how much there is to do at most.
     """
     families = [
         Family("scaled", lambda share: workshop.student(f"scaled:{share:g}"), True, workshop),
@@ -245,15 +248,21 @@ def gathered(workshop: Workshop, count: int, watch: Callable[[str, int, int], No
         Family("factorize", workshop.factorized, False, workshop),
     ]
     names = zoo_names()
-    total = 1 + len(families) + len(names)
+    total = 1 + len(names) + count
     teacher = workshop.teacher()
     watch("candidates", 1, total)
     zoo, left_out = _zoo(workshop, names, lambda done: watch("candidates", 1 + done, total))
     queues = [iter([teacher] if teacher.fits else []), *(family.fitting() for family in families)]
     queues.append(iter([one for one in zoo if one.fits]))
     starting: list[Candidate] = []
+
+    def taken(queue: Iterator[Candidate]) -> bool:
+        more = len(starting) < count and _take(queue, starting)
+        watch("candidates", 1 + len(names) + len(starting), total)
+        return more
+
     while queues and len(starting) < count:
-        queues = [queue for queue in queues if len(starting) < count and _take(queue, starting)]
+        queues = [queue for queue in queues if taken(queue)]
     watch("candidates", total, total)
     left_out += [LeftOut(one.name, one.stopped) for one in families if one.stopped and not one.seen]
     made = [teacher, *(one for family in families for one in family.seen.values()), *zoo]

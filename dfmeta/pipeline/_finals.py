@@ -15,7 +15,7 @@ from dfmeta.graph import OrtGraph
 from dfmeta.pipeline._candidates import TEACHER, Candidate
 from dfmeta.pipeline._halving import FINALISTS, School, Score, Trainee
 from dfmeta.pipeline._target_form import Made, TargetForm
-from dfmeta.pipeline.closed_form import ROUNDED, TOLERANCE, Source, require_finite, require_same, stages
+from dfmeta.pipeline.closed_form import ROUNDED, TOLERANCE, Source, Watch, require_finite, require_same, stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Judge:
         source: the bundle.
         form: of the target.
         school: trains them.
-        told: what is written into each file beside the target and the student's name, in JSON types.
+        recipe: what was asked for, in JSON types; written into each file beside the student's name.
     """
 
     source: Source
     form: TargetForm
     school: School
-    told: Mapping[str, object]
+    recipe: Mapping[str, object]
 
     def finals(self, candidates: Sequence[Candidate], steps: int) -> Finals:
         """Train, compare and write until a candidate fits as it is written; two at a time, the better ones first.
@@ -80,7 +80,8 @@ class Judge:
         finished: list[Finished] = []
         for place in range(0, len(ranked), FINALISTS):
             last = ranked[place : place + FINALISTS]
-            self.school.round(last, steps, "last round", self.school.seed + len(ranked) + place)
+            stage = f"last round, {place + 1} to {place + len(last)}"
+            self.school.round(last, steps, stage, self.school.seed + len(ranked) + place)
             finished += filter(None, map(self.finished, last))
             fitting = [one for one in finished if one.checked.fits]
             if fitting:
@@ -106,15 +107,18 @@ class Judge:
         score = Score.of(one.steps, torch.from_numpy(ours), material.wanted)
         return Finished(one, made, self.form.checked(made.graph), score)
 
+    def _watch(self, name: str) -> Watch:
+        """Stages of one candidate's own: the next one has them too."""
+        told = stages(self.school.progress)
+        return lambda stage, done, total: told(f"{name}, {stage}", done, total)
+
     def _made(self, one: Trainee) -> Made:
         """Both files, verified as those of other verbs are."""
         source, form = self.source, self.form
         state = State(source.graph, source.records, changed=True)
         state = state if one.candidate.name == TEACHER else state.after(one.graph)
-        made = form.made(one.graph, state, self.school.material.training, stages(self.school.progress))
-        asked = {"target": form.target.name, "board": form.board, "ram": form.ram, "flash": form.flash}
-        recipe = {**asked, "student": one.candidate.name, "steps": one.steps, **self.told}
-        notes = source.opened.provenance(recipe)
+        made = form.made(one.graph, state, self.school.material.training, self._watch(one.candidate.name))
+        notes = source.opened.provenance({**self.recipe, "student": one.candidate.name, "trained_steps": one.steps})
         made = replace(made, plain=with_provenance(made.plain, notes), graph=with_provenance(made.graph, notes))
         for graph, tolerance in ((made.plain, TOLERANCE), (made.graph, ROUNDED[8] if form.config else TOLERANCE)):
             require_finite(graph)

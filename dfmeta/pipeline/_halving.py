@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfmeta.compress import distill as distillation
 from dfmeta.compress import finetune
@@ -169,7 +169,7 @@ class School:
     def _train(self, one: Trainee, steps: int, seed: int, progress: Progress | None) -> None:
         try:
             if one.candidate.module is not None:
-                self._distil(one, steps, seed, progress)
+                self._distil(one, one.candidate.module, steps, seed, progress)
             else:
                 source, config = self.workshop.source, finetune.Config(steps=steps)
                 inputs = self.material.training
@@ -178,11 +178,8 @@ class School:
         except Diverged as error:
             one.dropped = str(error)
 
-    def _distil(self, one: Trainee, steps: int, seed: int, progress: Progress | None) -> None:
+    def _distil(self, one: Trainee, module: nn.Module, steps: int, seed: int, progress: Progress | None) -> None:
         task: Task = self.workshop.task
-        module = one.candidate.module
-        if module is None:
-            return
         generator = torch.Generator().manual_seed(seed)
         given = self.material.training.to(task.device)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from dfmeta.errors import StepError
-from dfmeta.pipeline._candidates import Candidate
+from dfmeta.pipeline._candidates import BUDGETS, Candidate
 from dfmeta.pipeline._target_form import TargetForm
 from dfmeta.records.foreign_moments import LeftOut
 
@@ -27,7 +27,8 @@ def nothing_fits(form: TargetForm, candidates: Sequence[Candidate], left_out: Se
     writable = [one for one in candidates if not one.refused]
     if not writable:
         return _refused(where, candidates, left_out)
-    limits = _limits(form)
+    checked = writable[0].checked
+    limits = {budget: bytes_ for budget in _NAMES if (bytes_ := getattr(checked, budget)) is not None}
     least = {budget: min(writable, key=_needs(budget)) for budget in _NAMES}
     reached = " and ".join(
         f"the smallest {_NAMES[budget]} is {_needs(budget)(one):,} bytes ({one.name})" for budget, one in least.items()
@@ -36,18 +37,6 @@ def nothing_fits(form: TargetForm, candidates: Sequence[Candidate], left_out: Se
     binding = [budget for budget in limits if least[budget].over(budget)]
     found = f"none of {len(candidates)} candidates that fits: {reached}"
     return StepError(where, found, f"at most {room}", f"{_knob(writable, binding)} Or use {_OTHERWISE}.")
-
-
-def _limits(form: TargetForm) -> dict[str, int]:
-    """The budgets that are set."""
-    place = {one.name: one for one in form.target.boards}.get(form.board)
-    found = {}
-    for budget in ("ram", "flash"):
-        given = getattr(form, budget)
-        given = getattr(place, budget) if given is None and place is not None else given
-        if given is not None:
-            found[budget] = int(given)
-    return found
 
 
 def _needs(budget: str) -> attrgetter[int]:
@@ -82,7 +71,8 @@ def _refused(where: str, candidates: Sequence[Candidate], left_out: Sequence[Lef
     rules: dict[str, list[str]] = {}
     for one in candidates:
         broken = one.checked.violations if one.checked is not None else ()
-        for words in sorted({f"{each.rule}: {each.found}" for each in broken} or {one.reason}):
+        refused = {f"{each.rule}: {each.found}" for each in broken if each.rule not in BUDGETS}
+        for words in sorted(refused or {one.reason}):
             rules.setdefault(words, []).append(one.name)
     told = [f"{words} (in {', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" for words, names in rules.items()]
     more = f"; and {len(told) - _MOST_WORDS} more" if len(told) > _MOST_WORDS else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfmeta.export.targets import Checked
@@ -85,7 +85,8 @@ class Searched:
         target, board: that it is for; the board is empty without one.
         ram, flash: bytes that there are; None for no limit.
         chosen: name of the candidate.
-        agreement: percent of held-out synthetic inputs on which the student, as written, names the teacher's class.
+        agreement: percent of held-out synthetic inputs on which the student, as written, names the teacher's class;
+            it was chosen by that.
         checked: the student held against the target.
         candidates: all that were made: those that were trained, the best first, then the others.
         left_out: what could not be made of this teacher, and why.
@@ -95,6 +96,7 @@ class Searched:
         inputs_from: the method that made the synthetic inputs, or the file that they were read from.
         source: sha256 of the bundle's manifest.
         ranges: format of ``ranges.json``, as ``convert --to`` names it; empty where there is no such file.
+        recipe: what was asked for, defaults written out, in JSON types.
         notes: what a reader should know, in sentences.
         seconds: that all of it took.
     """
@@ -117,6 +119,7 @@ class Searched:
     inputs_from: str = ""
     source: str = ""
     ranges: str = ""
+    recipe: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

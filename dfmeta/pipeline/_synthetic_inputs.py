@@ -40,6 +40,12 @@ class SyntheticInputs:
         """How many there are so far."""
         return 0 if self._made is None else len(self._made)
 
+    @property
+    def recipe(self) -> dict[str, object]:
+        """Where they are from, in JSON types."""
+        settings = {} if self._path is not None else dict(self._wanted.settings)
+        return {"from": self.told, "count": self.count, "settings": settings}
+
     def __call__(self) -> Tensor:
         """``[n, ...]``, on the CPU."""
         if self._made is None:

@@ -50,12 +50,20 @@ class TargetForm:
         target: its profile.
         board: one of its boards; empty for none.
         ram, flash: bytes; None for the board's, or no limit.
+        fpu: whether the core has a floating-point unit; None for the board's word, or yes.
     """
 
     target: Target
     board: str = ""
     ram: int | None = None
     flash: int | None = None
+    fpu: bool | None = None
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """The same in JSON types."""
+        given = {name: getattr(self, name) for name in ("board", "ram", "flash", "fpu")}
+        return {"target": self.target.name, **given}
 
     @cached_property
     def config(self) -> quantize.Config | None:
@@ -66,7 +74,7 @@ class TargetForm:
 
     def checked(self, graph: Graph) -> Checked:
         """A graph as it is written, held against the target."""
-        return check(graph, self.target, ram=self.ram, flash=self.flash, board=self.board)
+        return check(graph, self.target, ram=self.ram, flash=self.flash, board=self.board, fpu=self.fpu)
 
     def predicted(self, graph: Graph, units: Tensor) -> Checked:
         """What the target will say of a float graph once it is trained and written.

@@ -113,17 +113,21 @@ def convert_to(
     return Converted(Path(out), to, len(made.raw), made.values, made.weights, identity, *told)
 
 
-def ranges_of(source: Source, to: To) -> bytes:
+def ranges_of(source: Source, to: To) -> tuple[bytes, tuple[LeftOut, ...]]:
     """What records say of a graph as a file of another tool, at 8 bits, with the defaults of :func:`convert_to`.
 
     Args:
         source: a graph with its own records.
         to: ``ort-calibration`` or ``aimet-encodings``.
 
+    Returns:
+        The file, and what is not in it.
+
     Raises:
         StepError: records that the format needs, and that are not there.
     """
-    return WRITERS[to](source, _Settings(step.Config(), NAMINGS[0], None, short=False)).raw
+    made = WRITERS[to](source, _Settings(step.Config(), NAMINGS[0], None, short=False))
+    return made.raw, made.left_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dfmeta import synthesis
@@ -11,7 +11,6 @@ from dfmeta.bundle import write_folder
 from dfmeta.compress import distill as distillation
 from dfmeta.compress.recipe import Inputs
 from dfmeta.errors import DataError, DfmetaError, MissingExtra
-from dfmeta.export import targets
 from dfmeta.graph import Graph
 from dfmeta.pipeline import _step_of_recipe
 from dfmeta.pipeline._candidates import Gathered, Workshop, gathered
@@ -25,11 +24,15 @@ from dfmeta.pipeline.closed_form import Progress, Source, open_source, stages
 from dfmeta.pipeline.consume import chosen_method, training_config
 from dfmeta.pipeline.converting import To, ranges_of
 from dfmeta.pipeline.inputs import make_task
+from dfmeta.pipeline.targeting import profile_for
 
 __all__ = ["Config", "Measured", "Row", "Score", "Searched", "search_target"]
 
 STUDENT, PLAIN = "student.onnx", "student-float.onnx"
 RANGES, REPORT, PICTURE = "ranges.json", "report.json", "pareto.png"
+# The least and the greatest of each value by its name: what any tool that quantizes can be told, whatever its scales
+# are like (powers of two, signed, one for each weight or each channel).
+RANGES_FORMAT: To = "ort-calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def search_target(
     board: str = "",
     ram: int | None = None,
     flash: int | None = None,
+    fpu: bool | None = None,
     config: Config | None = None,
     wanted: Inputs | None = None,
     inputs: str | None = None,
@@ -76,7 +80,8 @@ def search_target(
         target: name of a profile of :mod:`dfmeta.export.targets`.
         board: one of the target's.
         ram: bytes for what changes while the student runs; None takes the board's, or no limit.
-        flash: bytes for constants; likewise.
+        flash: bytes for constants, and for code where the target's profile predicts it; likewise.
+        fpu: whether the core has a floating-point unit, for that code; None takes the board's word, or yes.
         config: settings of the search.
         wanted: how synthetic inputs are made.
         inputs: synthetic inputs that :func:`dfmeta.pipeline.reconstruct` kept, in place of new ones.
@@ -93,7 +98,7 @@ def search_target(
         DataError, BundleError, GraphError, ExportError: see :mod:`dfmeta.errors`.
     """
     started = time.monotonic()
-    form = _form(target, board, ram, flash)
+    form = _form(target, board, ram, flash, fpu)
     config, wanted = _checked(config or Config()), wanted or Inputs()
     source = open_source(bundle, out)
     method = chosen_method(source.opened.bundle.manifest, wanted.method or None, None)
@@ -109,16 +114,16 @@ def search_target(
     material = Material.of(made(), source.graph, seed)
     training = training_config(method) if inputs is None else distillation.Config()
     school = School(workshop, material, training, seed, device, progress)
-    told = {"inputs": made.told, "count": made.count, "seed": seed}
-    finals = Judge(source, form, school, told).finals(found.starting, config.steps)
-    tool: To = "aimet-encodings" if form.target.quantizes else "ort-calibration"
-    ranges, notes = _ranges(source, finals.best.made, tool)
+    recipe = {**form.asked, **asdict(config), "inputs": made.recipe, "seed": seed}
+    finals = Judge(source, form, school, recipe).finals(found.starting, config.steps)
+    ranges, notes = _ranges(source, finals.best.made)
     result = replace(
         _told(Path(out), form, found, finals, school),
         measured=measure.students(finals.best.made),
         inputs_from=made.told,
         source=source.opened.bundle.identity,
-        ranges=tool if ranges is not None else "",
+        ranges=RANGES_FORMAT if ranges is not None else "",
+        recipe=recipe,
         notes=(*finals.best.made.notes, *notes),
         seconds=round(time.monotonic() - started, 3),
     )
@@ -146,14 +151,12 @@ def _told(path: Path, form: TargetForm, found: Gathered, finals: Finals, school:
     )
 
 
-def _form(target: str, board: str, ram: int | None, flash: int | None) -> TargetForm:
-    profile = targets.load(target)
-    if board:
-        targets.board(profile, board)
+def _form(target: str, board: str, ram: int | None, flash: int | None, fpu: bool | None) -> TargetForm:
+    profile = profile_for(target, board, fpu)
     for name, given in (("ram", ram), ("flash", flash)):
         if given is not None and given < 1:
             raise DataError(f"--{name}", f"{given} bytes", "1 or more")
-    return TargetForm(profile, board, ram, flash)
+    return TargetForm(profile, board, ram, flash, fpu)
 
 
 def _checked(config: Config) -> Config:
@@ -188,13 +191,14 @@ class _Measure:
             self._found.append(Measured.of(name, _step_of_recipe.measured(graph, *given)))
 
 
-def _ranges(source: Source, made: Made, to: To) -> tuple[bytes | None, tuple[str, ...]]:
-    """The float student's ranges in a format for who quantizes it; or nothing, and why."""
+def _ranges(source: Source, made: Made) -> tuple[bytes | None, tuple[str, ...]]:
+    """The float student's ranges for who quantizes it, and what is not among them; or nothing, and why."""
     own = Source(source.path, replace(source.opened, graph=made.plain), made.records)
     try:
-        return ranges_of(own, to), ()
+        raw, left_out = ranges_of(own, RANGES_FORMAT)
     except DfmetaError as error:
         return None, (f"{RANGES} was left out: {error}",)
+    return raw, tuple(f"{RANGES} has no {one.name!r}: {one.reason}" for one in left_out)
 
 
 def _written(result: Searched, made: Made, ranges: bytes | None) -> Searched:

@@ -12,7 +12,16 @@ from dfmeta.export import targets
 from dfmeta.export.targets import Checked, Target
 from dfmeta.graph import Graph
 
-__all__ = ["Checked", "check_target", "form_for", "integer_bias", "integer_target", "reads_integers", "settings_for"]
+__all__ = [
+    "Checked",
+    "check_target",
+    "form_for",
+    "integer_bias",
+    "integer_target",
+    "profile_for",
+    "reads_integers",
+    "settings_for",
+]
 
 IntegerForm = Literal["qdq", "qoperator"]
 
@@ -41,6 +50,22 @@ def check_target(
         DataError: ``fpu`` for a target that predicts no code.
         GraphError: a file that the gate refuses.
     """
+    profile = profile_for(target, board, fpu)
+    return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board, fpu=fpu)
+
+
+def profile_for(target: str, board: str = "", fpu: bool | None = None) -> Target:
+    """The profile of a target, for a board and a core.
+
+    Args:
+        target: name of the profile.
+        board: one of the target's; empty for none.
+        fpu: whether the core has a floating-point unit; None where nothing is said of it.
+
+    Raises:
+        UnknownName: no such target or board; the text offers a near match.
+        DataError: ``fpu`` for a target that predicts no code.
+    """
     profile = targets.load(target)
     if board:
         targets.board(profile, board)
@@ -48,7 +73,7 @@ def check_target(
         known = " or ".join(name for name in targets.names() if targets.load(name).code is not None)
         option = "--fpu" if fpu else "--no-fpu"
         raise DataError(option, f"target {target!r}", f"one whose code is predicted: {known}", "Leave it out.")
-    return targets.check(Graph.from_file(model), profile, ram=ram, flash=flash, board=board, fpu=fpu)
+    return profile
 
 
 def reads_integers(target: Target) -> bool:

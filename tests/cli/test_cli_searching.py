@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dfmeta.pipeline import _candidates
+from dfmeta.pipeline.searching import Config
 
 QUICK = ("--candidates", "2", "--steps", "2", "--method", "noise", "--count", "60")
 
@@ -32,25 +33,26 @@ def calibrated(publisher: Path, command: Callable[..., Any]) -> Path:
 
 def test_a_table_of_candidates(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "student"
-    given = ("--target", "c-codegen", "--ram", "3K", "--flash", "2000", "--data", "digits:test", "--limit", "50")
+    given = ("--target", "c-codegen", "--ram", "3K", "--flash", "4400", "--data", "digits:test", "--limit", "50")
     found = command("compress", calibrated, *given, *QUICK, "--out", out)
     assert found.code == 0, found.err
-    words = ("candidate", "scaled:", "prune:", "teacher", "as written", "at most 3,072 B", "at most 2,000 B", "noise")
+    words = ("candidate", "scaled:", "prune:", "teacher", "as written", "at most 3,072 B", "at most 4,400 B", "noise")
     assert all(word in found.out for word in words), found.out
     assert "without lenet5" in found.out
     assert "float student" in found.out
     assert "note" not in found.out
     assert "ort-calibration" in found.out
     assert "warning" not in found.err
-    checked = command("check", out / "student.onnx", "--target", "c-codegen", "--ram", "3K", "--flash", "2000")
+    checked = command("check", out / "student.onnx", "--target", "c-codegen", "--ram", "3K", "--flash", "4400")
     assert checked.code == 0, checked.out
     assert command("check", out / "student.onnx", "--target", "c-codegen", "--flash", "100").code == 1
 
 
 def test_json_has_the_facts_of_the_report(calibrated: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "student"
-    found = command("compress", calibrated, "--target", "float-any", *QUICK, "--out", out, "--json")
+    found = command("compress", calibrated, "--target", "c-codegen", "--no-fpu", *QUICK, "--out", out, "--json")
     assert found.code == 0, found.err
+    assert found.json["recipe"]["fpu"] is found.json["checked"]["fpu"] is False
     assert found.json == json.loads((out / "report.json").read_text())
     assert found.json["chosen"] == "teacher"
     assert [row["chosen"] for row in found.json["candidates"]].count(True) == 1
@@ -71,6 +73,9 @@ def test_a_budget_that_nothing_can_meet(calibrated: Path, command: Callable[...,
     [
         (("--target", "cortex"), "cortex-m"),
         (("--target", "cortex-m", "--board", "stm32l4r"), "stm32l4r5"),
+        (("--target", "cortex-m", "--no-fpu"), "c-codegen"),
+        (("--fpu", "--bits", "w8a8"), "--fpu without --target"),
+        (("--no-fpu", "--ram", "2K"), "--ram, --no-fpu without --target"),
         (("--target", "cortex-m", "--recipe", "r.toml"), "a target and --recipe"),
         (("--target", "cortex-m", "--prune", "0.5", "--bits", "w8a8"), "a target and --prune, --bits"),
         (("--target", "cortex-m", "--equalize"), "a target and --equalize"),
@@ -97,6 +102,9 @@ def test_wrong_use(
     assert said in " ".join(found.err.replace("│", " ").split())
 
 
-def test_help_has_an_example(command: Callable[..., Any]) -> None:
+def test_help_has_an_example_and_the_defaults(command: Callable[..., Any]) -> None:
     found = command("compress", "--help")
+    words = " ".join(found.out.replace("│", " ").split())
+    assert f"train this many at most ({Config().candidates})." in words
+    assert f"training steps of the last round ({Config().steps})." in words
     assert "dfmeta compress release --target cortex-m --ram 32K --flash 64K --out student" in found.out

@@ -328,6 +328,12 @@ def test_a_float_model_against_an_int8_target() -> None:
     assert one.source.url == "https://st.com/resource/en/data_brief/stedgeai-core.pdf"
 
 
+@pytest.mark.parametrize(("axis", "taken"), [(1, True), (-1, True), (0, False)])
+def test_the_axis_of_a_softmax_may_be_counted_from_the_end(axis: int, taken: bool) -> None:
+    graph = graph_of([node("Softmax", "x", "y", axis=axis)], [1, 3])
+    assert ("attribute" not in rules_of(graph, "cortex-m")) is taken
+
+
 def test_what_stays_in_floating_point_is_advice() -> None:
     nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("Conv", "d w", "y")]
     constants = {"s": np.float32(1), "z": np.uint8(0), "w": np.ones((16, 16, 1, 1), np.float32)}
@@ -434,6 +440,23 @@ def test_a_target_that_quantizes_itself_counts_in_eight_bits() -> None:
     assert plain.costs is not None
     assert plain.costs.arena_bytes == 4 * found.costs.arena_bytes
     assert found.costs.flash_bytes == 256 + 4 * 16
+
+
+@pytest.mark.parametrize(
+    ("made", "shape"),
+    [
+        (node("Gemm", "x w", "y"), (3, 5)),
+        (node("Gemm", "x w", "y", transB=1), (5, 3)),
+        (node("MatMul", "x w", "y"), (3, 5)),
+        (node("ConvTranspose", "x w", "y"), (3, 5, 1, 1)),
+    ],
+    ids=["Gemm", "Gemm of a transposed weight", "MatMul", "ConvTranspose"],
+)
+def test_eight_bits_have_a_scale_for_each_output(made: onnx.NodeProto, shape: tuple[int, ...]) -> None:
+    graph = graph_of([made], [1, 3, *shape[2:]], w=np.ones(shape, np.float32))
+    costs = targets.check(graph, "ethos-u55").costs
+    assert costs is not None
+    assert costs.flash_bytes == 15 + 4 * 5
 
 
 def test_it_is_all_in_json_types() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +21,27 @@ from dfmeta.errors import DataError, OutputExists, StepError, UnknownName
 from dfmeta.export import targets
 from dfmeta.graph import Graph, OrtGraph, TorchGraph
 from dfmeta.graph.export_torch import export_module
-from dfmeta.pipeline import _candidates, _finals, check_target, record, searching
+from dfmeta.pipeline import _candidates, _finals, check_target, reconstruct, record, searching
 from dfmeta.pipeline._candidates import Workshop
 from dfmeta.pipeline._halving import Material, School, Score
 from dfmeta.pipeline._out_of_reach import nothing_fits
-from dfmeta.pipeline._target_form import TargetForm
+from dfmeta.pipeline._target_form import Made, TargetForm
 from dfmeta.pipeline.closed_form import open_source
 from dfmeta.pipeline.inputs import make_task
 from dfmeta.pipeline.searching import Config, Searched, search_target
+from dfmeta.records.foreign_moments import LeftOut
 
 MADE = Inputs("", 300, {"iterations": "3", "inputs": "512"})
 FILES = ["pareto.png", "ranges.json", "report.json", "student-float.onnx", "student.onnx"]
-BUDGET: dict[str, Any] = {"ram": 3000, "flash": 2000}
+BUDGET: dict[str, Any] = {"ram": 3000, "flash": 4400}
 
 
 @pytest.fixture(scope="module")
 def calibrated(digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' teacher, of 2,238 bytes at 8 bits, with what a compressor and the default method read."""
+    """The digits' teacher with what a compressor and the default method read.
+
+    As generated C it takes 4,638 bytes of flash: 2,238 of constants at 8 bits, and 2,400 of code.
+    """
     out = tmp_path_factory.mktemp("searching") / "bundle"
     presets = ("calibration", "spectral")
     return record(digits_teacher, "digits:train", out, presets=presets, preprocessing=from_flags(1 / 255)).path
@@ -102,7 +108,7 @@ def test_the_best_half_goes_on_and_the_best_of_the_last_is_chosen(searched: Sear
     first = {row.name: row.rounds[0].rank for row in trained}
     assert all(first[one.name] <= first[two.name] for one in trained[:3] for two in trained[3:])
     assert not rows["teacher"].fits
-    assert "at most 2000" in rows["teacher"].why_not[0]
+    assert "at most 4400" in rows["teacher"].why_not[0]
     assert {row.family for row in trained} == {"scaled", "prune", "factorize"}
 
 
@@ -112,7 +118,7 @@ def test_a_family_starts_with_the_largest_that_fits(searched: Searched) -> None:
         flash = [row.flash_bytes for row in mine if row.rounds and row.flash_bytes is not None]
         too_large = [row.flash_bytes for row in mine if not row.fits and row.flash_bytes is not None]
         assert flash
-        assert 0.7 * 2000 < max(flash) <= 2000 < min(too_large)
+        assert 0.85 * BUDGET["flash"] < max(flash) <= BUDGET["flash"] < min(too_large)
 
 
 def test_what_cannot_be_made_is_told_with_its_reason(searched: Searched, digits_bundle: Path, tmp_path: Path) -> None:
@@ -138,24 +144,61 @@ def test_the_report_says_all_of_it(searched: Searched, calibrated: Path) -> None
     notes = {entry.key: entry.value for entry in onnx.load(searched.model).metadata_props}
     recipe = json.loads(notes["dfmeta.recipe"])
     assert recipe["student"] == searched.chosen
-    assert (recipe["target"], recipe["ram"], recipe["flash"]) == ("c-codegen", 3000, 2000)
-    ranges = json.loads((searched.path / "ranges.json").read_text())
-    float_student = Graph.from_file(searched.path / "student-float.onnx")
-    assert float_student.inputs[0].name in json.dumps(ranges)
+    assert (recipe["target"], recipe["ram"], recipe["flash"], recipe["fpu"]) == ("c-codegen", 3000, 4400, None)
+    assert recipe["trained_steps"] == searched.candidates[0].rounds[-1].steps
+    asked = report["recipe"]
+    assert asked.items() <= recipe.items()
+    assert (asked["candidates"], asked["steps"], asked["seed"]) == (5, 60, 0)
+    assert asked["inputs"] == {"from": searched.inputs_from, "count": 300, "settings": dict(MADE.settings)}
     assert (searched.path / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_smaller_budget_gives_a_smaller_student(searched: Searched, calibrated: Path, tmp_path: Path) -> None:
-    small = quick(calibrated, tmp_path / "student", "c-codegen", ram=1200, flash=900)
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(stage: str, done: int, total: int, _: float) -> None:
+        told.setdefault(stage, []).append((done, total))
+
+    small = quick(calibrated, tmp_path / "student", "c-codegen", ram=1200, flash=3300, progress=progress)
+    assert {"candidates", "last round, 1 to 2", f"{small.chosen}, record"} < told.keys()
+    assert len(told["candidates"]) > 5
+    for stage, steps in told.items():
+        assert steps[-1][0] == steps[-1][1], stage
+        assert all(before[0] <= after[0] <= after[1] for before, after in pairwise(steps)), stage
     assert small.checked.costs is not None
     assert searched.checked.costs is not None
-    assert small.checked.costs.flash_bytes <= 900 < searched.checked.costs.flash_bytes
+    assert small.checked.costs.flash_bytes <= 3300 < searched.checked.costs.flash_bytes
     assert small.checked.ram_bytes is not None
     assert small.checked.ram_bytes <= 1200
 
 
-def test_a_seed_gives_the_same_bytes(calibrated: Path, tmp_path: Path) -> None:
-    made = [quick(calibrated, tmp_path / name, "cortex-m", flash=1500, seed=3) for name in ("one", "two")]
+def test_inputs_that_were_kept(calibrated: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    reconstruct(calibrated, kept, method="noise", count=60)
+    found = quick(calibrated, tmp_path / "student", "c-codegen", **BUDGET, inputs=str(kept))
+    assert found.inputs_from == str(kept)
+    assert (found.inputs, found.held_out) == (48, 12)
+    assert found.recipe["inputs"] == {"from": str(kept), "count": 60, "settings": {}}
+
+
+def test_a_core_without_a_floating_point_unit_gets_a_smaller_student(calibrated: Path, tmp_path: Path) -> None:
+    found = quick(calibrated, tmp_path / "student", "c-codegen", flash=4700, fpu=False)
+    teacher = next(row for row in found.candidates if row.name == "teacher")
+    # With such a unit it would fit.
+    assert (teacher.fits, teacher.flash_bytes) == (False, 4638 + 1200)
+    assert found.checked == check_target(found.model, "c-codegen", flash=4700, fpu=False)
+    assert (found.checked.fits, found.checked.fpu) == (True, False)
+    recipe = {entry.key: entry.value for entry in onnx.load(found.model).metadata_props}["dfmeta.recipe"]
+    assert json.loads(recipe)["fpu"] is found.recipe["fpu"] is False
+
+
+def test_a_seed_gives_the_same_bytes_whatever_is_measured(calibrated: Path, tmp_path: Path) -> None:
+    measured: tuple[dict[str, Any], ...] = ({}, {"data": "digits:test", "limit": 20})
+    made = [
+        quick(calibrated, tmp_path / str(place), "cortex-m", flash=1500, seed=3, **given)
+        for place, given in enumerate(measured)
+    ]
+    assert [len(one.measured) for one in made] == [0, 3]
     for name in ("student.onnx", "student-float.onnx", "ranges.json", "pareto.png"):
         first, second = ((one.path / name).read_bytes() for one in made)
         assert first == second, name
@@ -170,11 +213,41 @@ def test_a_target_that_quantizes_itself_gets_the_float_model(calibrated: Path, t
     student = Graph.from_file(found.model)
     assert not any("Quantize" in node.op_type for node in student.model.graph.node)
     assert found.model.read_bytes() == (found.path / "student-float.onnx").read_bytes()
-    assert (found.ranges, found.notes) == ("aimet-encodings", ())
-    assert json.loads((found.path / "ranges.json").read_text()).keys() >= {"activation_encodings", "param_encodings"}
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = TorchGraph(Graph.from_file(calibrated / "model.onnx"))(images)
     torch.testing.assert_close(TorchGraph(student)(images), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_every_value_of_the_float_student_has_a_range(searched: Searched) -> None:
+    assert (searched.ranges, searched.notes) == ("ort-calibration", ())
+    document = json.loads((searched.path / "ranges.json").read_text())
+    ends = {name: (one["lowest"]["data"], one["highest"]["data"]) for name, one in document["data"].items()}
+    student = Graph.from_file(searched.path / "student-float.onnx")
+    computed = [name for node in student.model.graph.node for name in node.output]
+    assert ends.keys() == {student.inputs[0].name, *computed}
+    images = next(open_data("digits:test").batches(500)).inputs["x"][:, None].astype(np.float32) / 255
+    found = OrtGraph(student, values=computed, dynamic_batch=True).run({"image": images})
+    # A quantizer writes what a Relu leaves of a value, and not the value.
+    cut = {node.input[0] for node in student.model.graph.node if node.op_type == "Relu"}
+    for name, values in found.items():
+        low, high = ends[name]
+        kept = np.maximum(values, 0) if name in cut else values
+        assert ((kept >= low) & (kept <= high)).mean() > 0.9, name
+
+
+def test_a_value_without_a_range_is_told(calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise StepError("histograms", "none", "one for each value")
+
+    monkeypatch.setattr(searching, "ranges_of", none)
+    found = quick(calibrated, tmp_path / "none", "esp-dl")
+    assert (found.ranges, (found.path / "ranges.json").exists()) == ("", False)
+    assert "ranges.json was left out: histograms" in found.notes[0]
+    lacking = (b"{}", (LeftOut("logits", "nothing is recorded of it"),))
+    monkeypatch.setattr(searching, "ranges_of", lambda *_: lacking)
+    source = open_source(calibrated, tmp_path / "x")
+    told = searching._ranges(source, Made(source.graph, source.graph, source.records))
+    assert told == (b"{}", ("ranges.json has no 'logits': nothing is recorded of it",))
 
 
 def test_inputs_to_choose_by_are_none_to_train_on(digits: Any, digits_teacher: Graph) -> None:
@@ -213,9 +286,9 @@ def test_agreement_counts_before_error() -> None:
 @pytest.mark.parametrize(
     ("ram", "flash", "words"),
     [
-        (100, 2000, ("100 bytes of RAM and 2,000 bytes of flash", "What binds is RAM: give --ram 488 or more")),
-        (9000, 50, ("the smallest flash is 234 bytes (scaled:0.06)", "What binds is flash: give --flash 234 or more")),
-        (100, 50, ("Both RAM and flash bind: give at least --ram 488 and --flash 234",)),
+        (100, 4400, ("100 bytes of RAM and 4,400 bytes of flash", "What binds is RAM: give --ram 488 or more")),
+        (9000, 50, ("smallest flash is 2,634 bytes (scaled:0.06)", "What binds is flash: give --flash 2634 or more")),
+        (100, 50, ("Both RAM and flash bind: give at least --ram 488 and --flash 2634",)),
         (100, None, ("expected at most 100 bytes of RAM.", "What binds is RAM: give --ram 488 or more")),
     ],
 )
@@ -231,22 +304,22 @@ def test_a_budget_that_nothing_can_meet(
     assert list(tmp_path.iterdir()) == []
     # What it advises is enough.
     if flash == 50 and ram == 100:
-        assert quick(calibrated, tmp_path / "student", "c-codegen", ram=488, flash=234).checked.fits
+        assert quick(calibrated, tmp_path / "student", "c-codegen", ram=488, flash=2634).checked.fits
 
 
 def test_budgets_that_can_only_be_met_apart(calibrated: Path, tmp_path: Path) -> None:
     source = open_source(calibrated, tmp_path / "x")
     task = make_task(source.opened.bundle, source.graph, 0)
-    form = TargetForm(targets.load("c-codegen"), "", 1480, 2200)
+    form = TargetForm(targets.load("c-codegen"), "", 1480, 4500)
     workshop = Workshop.of(source, form, task, 0)
     teacher = workshop.teacher()
-    factors = workshop.candidate("factorize:0.9", "factorize", workshop.factorized(0.9))
+    factors = workshop.candidate("factorize:0.5", "factorize", workshop.factorized(0.5))
     assert teacher.over("flash")
     assert factors.over("ram")
     text = str(nothing_fits(form, [teacher, factors], ()))
     assert "Either can be met, but not both at once" in text
-    assert "--flash 2238 or more (as teacher needs)" in text
-    assert "--ram 1486 or more (as factorize:0.9 needs)" in text
+    assert "--flash 4638 or more (as teacher needs)" in text
+    assert "--ram 1531 or more (as factorize:0.5 needs)" in text
 
 
 def test_operators_that_every_candidate_has_and_the_target_has_not(tmp_path: Path) -> None:
@@ -274,24 +347,17 @@ def test_a_candidate_that_is_larger_than_predicted_gives_way_to_the_next(
 
     def stricter(self: _finals.Judge, one: Any) -> Any:
         seen.append(one.candidate.name)
-        if len(seen) > 2:
-            return honest(self, one)
-        strict = _finals.Judge(self.source, TargetForm(self.form.target, "", 9, 9), self.school, self.told)
-        return honest(strict, one)
+        strict = replace(self, form=TargetForm(self.form.target, "", 9, 9))
+        return honest(self if len(seen) in allowed else strict, one)
 
     monkeypatch.setattr(_finals.Judge, "finished", stricter)
+    allowed = {3}
     found = quick(calibrated, tmp_path / "student", "c-codegen", **BUDGET, config=Config(3, 4))
     assert found.chosen == seen[2]
     rows = {row.name: row for row in found.candidates}
     assert [rows[name].fits for name in seen] == [False, False, True]
     assert "at most 9" in rows[seen[0]].why_not[0]
-    monkeypatch.setattr(
-        _finals.Judge,
-        "finished",
-        lambda self, one: honest(
-            _finals.Judge(self.source, TargetForm(self.form.target, "", 9, 9), self.school, self.told), one
-        ),
-    )
+    allowed.clear()
     with pytest.raises(StepError, match="expected a trained candidate that fits"):
         quick(calibrated, tmp_path / "none", "c-codegen", **BUDGET)
     assert not (tmp_path / "none").exists()
@@ -330,6 +396,7 @@ def test_nothing_is_left_of_a_search_that_fails(
     [
         ({"target": "cortex"}, UnknownName, "cortex-m"),
         ({"board": "stm32l4r"}, UnknownName, "Did you mean 'stm32l4r5'"),
+        ({"fpu": False}, DataError, "--no-fpu: found target 'cortex-m', expected one whose code is predicted"),
         ({"ram": 0}, DataError, "--ram: found 0 bytes, expected 1 or more"),
         ({"config": Config(0, 5)}, DataError, "--candidates"),
         ({"config": Config(5, 0)}, DataError, "--steps"),

@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,22 +72,9 @@ def measure(name: str, files: Student, images: Images, few: int, on_board: int) 
         few: how many all runtimes are compared on.
         on_board: how many the emulated boards are given.
     """
-    step = output_step(files.qoperator)
-    first, openvino = images.inputs[:few], OpenVino(files.qdq)
-    as_file = {form: in_onnxruntime(path, first, optimised=False) for form, path in _forms(files).items()}
-    rows = {
-        "QDQ, onnxruntime": agreement(in_onnxruntime(files.qdq, first), as_file["qdq"], step, ALLOWED),
-        "QDQ, OpenVINO": agreement(openvino(first), as_file["qdq"], step, ALLOWED_OPENVINO),
-        "QOperator, onnxruntime": agreement(
-            in_onnxruntime(files.qoperator, first), as_file["qoperator"], step, ALLOWED
-        ),
-    }
-    accuracy = {
-        "float32, onnxruntime": images.accuracy(in_onnxruntime(files.float32, images.inputs)),
-        "QDQ, onnxruntime": images.accuracy(in_onnxruntime(files.qdq, images.inputs)),
-        "QDQ, OpenVINO": images.accuracy(openvino(images.inputs)),
-        "QOperator, onnxruntime": images.accuracy(in_onnxruntime(files.qoperator, images.inputs)),
-    }
+    step, openvino = output_step(files.qoperator), OpenVino(files.qdq)
+    as_file = {form: in_onnxruntime(path, images.inputs[:few], optimised=False) for form, path in _forms(files).items()}
+    rows, accuracy = _in_runtimes(files, images, as_file, step, openvino)
     with tempfile.TemporaryDirectory() as folder:
         generated = generate(files.qoperator, Path(folder))
         outputs = build_for_host(generated, Path(folder))(images.inputs)
@@ -117,6 +105,28 @@ def measure(name: str, files: Student, images: Images, few: int, on_board: int) 
         "boards": boards,
         "accuracy": accuracy,
     }
+
+
+def _in_runtimes(
+    files: Student, images: Images, as_file: Mapping[str, Floats], step: float, openvino: OpenVino
+) -> tuple[dict[str, Agreement], dict[str, dict[str, float | int]]]:
+    """What reads ONNX itself: beside each file run node by node, and accuracy."""
+    found = {
+        "float32, onnxruntime": in_onnxruntime(files.float32, images.inputs),
+        "QDQ, onnxruntime": in_onnxruntime(files.qdq, images.inputs),
+        "QDQ, OpenVINO": openvino(images.inputs),
+        "QOperator, onnxruntime": in_onnxruntime(files.qoperator, images.inputs),
+    }
+    compared = (
+        ("QDQ, onnxruntime", "qdq", ALLOWED),
+        ("QDQ, OpenVINO", "qdq", ALLOWED_OPENVINO),
+        ("QOperator, onnxruntime", "qoperator", ALLOWED),
+    )
+    rows = {
+        row: agreement(found[row][: len(as_file[form])], as_file[form], step, allowed)
+        for row, form, allowed in compared
+    }
+    return rows, {row: images.accuracy(outputs) for row, outputs in found.items()}
 
 
 def _violations(files: Student) -> list[str]:

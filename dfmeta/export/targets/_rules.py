@@ -109,8 +109,8 @@ def _allowed(value: Any, rule: profile.Attribute) -> bool:
 def _range(rule: profile.Attribute) -> str:
     if rule.values is not None:
         return listed([str(one) for one in rule.values])
-    ends = [f"at least {rule.least}" if rule.least is not None else "", f"at most {rule.most}" if rule.most else ""]
-    return " and ".join(filter(None, ends))
+    ends = (("at least", rule.least), ("at most", rule.most))
+    return " and ".join(f"{words} {end}" for words, end in ends if end is not None)
 
 
 def _window(facts: Facts, rule: profile.Window, target: str) -> Iterator[Finding]:
