@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch import nn
 
+from dfmeta import students
+from dfmeta.compress.distill import Config
 from dfmeta.data import feed, from_flags, open_data
-from dfmeta.graph import Graph
+from dfmeta.graph import Graph, costs
 from dfmeta.graph.export_torch import export_module
-from dfmeta.pipeline import graph_inputs, quantize, record
+from dfmeta.pipeline import distill, graph_inputs, quantize, record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "bench"))
 
@@ -57,19 +59,28 @@ class Residual(nn.Module):
 class Files:
     """A network in both forms, and real images.
 
+    Args:
+        graph: the network.
+        data: what ``--data`` takes, without the split: the training images are recorded.
+        pad: of the images.
+        folder: for everything that is written.
+
     Attributes:
         qdq, qoperator: files at batch 1.
-        images: ``[n, 1, 8, 8]``.
+        images: ``[n, c, h, w]`` test images.
+        on_board: how many of them the emulated boards are given.
         step: of the quantized logits.
     """
 
-    def __init__(self, graph: Graph, folder: Path) -> None:
-        settings: dict[str, Any] = {"presets": ("calibration",), "by_class": False}
-        record(graph, "digits:train", folder / "bundle", preprocessing=from_flags(1 / 255), **settings)
+    def __init__(self, graph: Graph, data: str, pad: int, folder: Path) -> None:
+        settings: dict[str, Any] = {"presets": ("calibration",), "by_class": False, "limit": 500}
+        preprocessing = from_flags(1 / 255, pad=pad)
+        record(graph, f"{data}:train", folder / "bundle", preprocessing=preprocessing, **settings)
         self.qdq, self.qoperator = (self._quantized(folder, form) for form in ("qdq", "qoperator"))
-        source = open_data("digits:test", limit=IMAGES, seed=0)
-        batch = next(iter(feed(source, graph_inputs(graph, from_flags(1 / 255)), IMAGES)))
+        source = open_data(f"{data}:test", limit=IMAGES, seed=0)
+        batch = next(iter(feed(source, graph_inputs(graph, preprocessing), IMAGES)))
         self.images = next(iter(batch.inputs.values()))
+        self.on_board = 20 if costs(graph).macs < 1_000_000 else 3
         self.step = compare.output_step(self.qoperator)
 
     @staticmethod
@@ -86,15 +97,30 @@ class Files:
         assert told.holds, told
 
 
-@pytest.fixture(scope="module", params=["plain", "residual"])
-def files(request: pytest.FixtureRequest, digits_teacher: Graph, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    graph = digits_teacher
+@pytest.fixture(scope="module", params=["plain", "residual", "lenet5-half", "resnet8"])
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("embedded")
+    if request.param == "plain":
+        return Files(request.getfixturevalue("digits_teacher"), "digits", 0, folder)
     if request.param == "residual":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            names = {"input_names": ["image"], "output_names": ["logits"]}
-            graph = export_module(Residual().eval(), (torch.rand(1, 1, 8, 8),), **names, dynamic_batch=True)
-    return Files(graph, tmp_path_factory.mktemp("embedded"))
+            return Files(exported(Residual(), (1, 8, 8)), "digits", 0, folder)
+    data = request.getfixturevalue("shared") / "data"
+    if request.param == "resnet8":
+        # Its weights are random: what is tested is the same, and training takes minutes.
+        network = students.build("resnet8", (3, 32, 32), 10, seed=0)
+        return Files(exported(network, (3, 32, 32)), str(data / "cifar10-jpeg.zip"), 0, folder)
+    student, few = folder / "student.onnx", Config(steps=60)
+    bundle = Path(__file__).resolve().parents[2] / "examples" / "lenet5-mnist"
+    distill(bundle, student, student="lenet5-half", method="class-subspace", config=few, dynamic_batch=True)
+    return Files(Graph.from_file(student), str(data / "mnist.npz"), 2, folder)
+
+
+def exported(network: nn.Module, shape: tuple[int, ...]) -> Graph:
+    """As a graph with any batch."""
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    return export_module(network.eval(), (torch.rand(2, *shape),), **names, dynamic_batch=True)
 
 
 @pytest.fixture(scope="module")
@@ -143,21 +169,15 @@ def test_c_on_this_machine(files: Files, generated: c.Generated, tmp_path: Path)
 @pytest.mark.parametrize("board", boards.BOARDS, ids=lambda board: board.name)
 def test_c_on_an_emulated_board(board: boards.Board, files: Files, generated: c.Generated, tmp_path: Path) -> None:
     built = installed(lambda: boards.build_for_board(generated, board, tmp_path))
-    ran = installed(lambda: boards.execute(built, files.images[:20], tmp_path / "run"))
+    ran = installed(lambda: boards.execute(built, files.images[: files.on_board], tmp_path / "run"))
     files.agree(ran.outputs, "qoperator")
-    np.testing.assert_array_equal(ran.outputs, c.build_for_host(generated, tmp_path)(files.images[:20]))
+    np.testing.assert_array_equal(ran.outputs, c.build_for_host(generated, tmp_path)(files.images[: files.on_board]))
     expected = compare.predicted(files.qoperator, soft_float=board.soft_float)
     assert ran.stack == pytest.approx(expected.temporaries_bytes, rel=0.15, abs=200)
     assert built.data == pytest.approx(expected.constant_bytes, rel=0.05)
     assert built.flash == pytest.approx(expected.flash_bytes, rel=0.15)
-    assert len(ran.instructions) == 20
-    assert ran.instructions.min() > 5 * _macs(files)
-
-
-def _macs(files: Files) -> int:
-    from dfmeta.graph import costs
-
-    return costs(Graph.from_file(files.qoperator)).macs
+    assert len(ran.instructions) == files.on_board
+    assert ran.instructions.min() > 5 * costs(Graph.from_file(files.qoperator)).macs
 
 
 def test_other_numbers_do_not_agree() -> None:
