@@ -62,7 +62,7 @@ def compress(
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
-    """Take a model through several such steps, or find the best student that fits a device; with a report.
+    """Run several such steps, or find the student for a target.
 
     The records go along with the model: exactly where that is possible, taken anew on synthetic inputs where it is
     not; the report says which. With --target, students of several kinds and sizes are held against it, those that fit

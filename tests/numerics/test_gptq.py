@@ -6,8 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dfmeta.numerics.gptq import DAMPING, Array, Codes, code_range, error, factorised, nearest, rounded
 from dfmeta.numerics.rounding_scales import from_grid, from_largest, searched
@@ -55,17 +53,19 @@ def test_the_codes_are_those_of_the_paper(features: int, samples: int, bits: int
     assert found.max() <= limits[1]
 
 
-@given(seed=st.integers(0, 10_000), features=st.integers(1, 40), bits=st.sampled_from([2, 3, 4, 8]))
-@settings(max_examples=25, deadline=None)
-def test_feedback_is_rarely_worse_than_rounding_to_nearest(seed: int, features: int, bits: int) -> None:
-    weight, moment = problem(16, features, 400, seed)
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("features", [1, 2, 5, 12, 40])
+def test_feedback_is_better_than_rounding_to_nearest_on_the_whole(features: int, bits: int) -> None:
+    """Not for each matrix: a greedy choice may lose on few features."""
     limits = code_range(bits)
-    scales = from_largest(weight, *limits)
-    ours, plain = (
-        error(weight - scales[:, None] * codes, moment).sum()
-        for codes in (rounded(weight, factorised(moment), scales, *limits), nearest(weight, scales, *limits))
-    )
-    assert ours <= 1.05 * plain
+    errors = []
+    for seed in range(20):
+        weight, moment = problem(16, features, 400, seed)
+        scales = from_largest(weight, *limits)
+        codes = (rounded(weight, factorised(moment), scales, *limits), nearest(weight, scales, *limits))
+        errors.append([error(weight - scales[:, None] * each, moment).sum() for each in codes])
+    ours, plain = np.sum(errors, axis=0)
+    assert ours == pytest.approx(plain, rel=1e-9) if features == 1 else ours < plain
 
 
 def test_feedback_is_near_the_best_there_is() -> None:
